@@ -1,0 +1,51 @@
+//! Use cases, one file per resource: the only thing that the edges call.
+//!
+//! Invariant: a call changes intent only, in one transaction, and wakes the scheduler after its commit; what follows
+//! from the intent is the scheduler's to do.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, Wake};
+use crate::executor::Executor;
+use crate::executor::images::Images;
+use crate::objects::Objects;
+use crate::store::Db;
+
+pub mod error;
+pub use error::AppError;
+
+/// What use cases need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The database.
+    pub db: Db,
+    /// The time.
+    pub clock: Clock,
+    /// The object store.
+    pub objects: Arc<Objects>,
+    /// Where logs of running attempts are read.
+    pub executor: Arc<dyn Executor>,
+    /// What a request may name as its training image.
+    pub images: Arc<Images>,
+    /// Wakes the scheduler after a commit.
+    pub wake: Wake,
+    /// Limits.
+    pub quotas: Quotas,
+}
+
+/// The service's quotas; settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Training jobs of one tuning job.
+    pub training_jobs_per_tuning_job: u32,
+    /// Parallel training jobs of one tuning job.
+    pub parallel_training_jobs: u32,
+    /// Tuning jobs of an account that are not over.
+    pub concurrent_tuning_jobs: u32,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { training_jobs_per_tuning_job: 10_000, parallel_training_jobs: 100, concurrent_tuning_jobs: 100 }
+    }
+}

@@ -1,0 +1,11 @@
+//! Pure values and rules: names, ranges, statuses, the request as the control plane reads it, and the two deciders.
+//!
+//! Invariant: no async, no I/O, no clock, no randomness; every function is a function of its arguments.
+//! Storage, wire formats and processes belong to the modules that call this one.
+
+pub mod names;
+pub mod outcome;
+pub mod request;
+pub mod space;
+pub mod status;
+pub mod time;

@@ -1,0 +1,90 @@
+//! Names, scopes and ARNs of the service's resources.
+//!
+//! Invariant: a name is compared ignoring case within one account and region; `name_key` is that comparison's key.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Where a resource lives: every key in the store begins with it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scope {
+    /// Twelve digits.
+    pub account: String,
+    /// Such as `us-east-1`.
+    pub region: String,
+}
+
+impl Scope {
+    /// The ARN of a tuning job of this scope. The service spells resource names in ARNs in lower case.
+    #[must_use]
+    pub fn tuning_job_arn(&self, name: &str) -> String {
+        self.arn("hyper-parameter-tuning-job", name)
+    }
+
+    /// The ARN of a training job of this scope.
+    #[must_use]
+    pub fn training_job_arn(&self, name: &str) -> String {
+        self.arn("training-job", name)
+    }
+
+    fn arn(&self, kind: &str, name: &str) -> String {
+        let (region, account) = (&self.region, &self.account);
+        format!("arn:aws:sagemaker:{region}:{account}:{kind}/{}", name_key(name))
+    }
+}
+
+/// The key under which a name is unique: names are not case sensitive.
+#[must_use]
+pub fn name_key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+/// The name of a tuning job's `ordinal`-th training job (1-based), as the service forms it: `<tuning>-001-<8 hex>`.
+///
+/// The hex digits come from the tuning job's identity, so that a job deleted and created again gives other names;
+/// `salt` gives a further name where one is taken all the same.
+#[must_use]
+pub fn training_job_name(tuning_name: &str, tuning_id: Uuid, ordinal: u32, salt: u32) -> String {
+    let hex = fnv1a(&[tuning_id.as_bytes().as_slice(), &ordinal.to_le_bytes(), &salt.to_le_bytes()]);
+    format!("{tuning_name}-{ordinal:03}-{:08x}", (hex ^ (hex >> 32)) as u32)
+}
+
+/// FNV-1a over the concatenated parts, finished with a multiply-xorshift so that low bits mix (Fowler, Noll, Vo).
+fn fnv1a(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in parts.iter().flat_map(|part| part.iter()) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+/// One attempt at running a training job: the identity of the folder, container or pod. Never the job's name, which
+/// can be freed and taken again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// The training job.
+    pub training_job: Uuid,
+    /// 1-based.
+    pub number: u32,
+}
+
+impl std::fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.training_job.simple(), self.number)
+    }
+}
+
+impl std::str::FromStr for AttemptId {
+    type Err = InvalidAttemptId;
+    fn from_str(text: &str) -> Result<Self, InvalidAttemptId> {
+        let invalid = || InvalidAttemptId(text.to_owned());
+        let (job, number) = text.split_once('-').ok_or_else(invalid)?;
+        Ok(Self { training_job: job.parse().map_err(|_| invalid())?, number: number.parse().map_err(|_| invalid())? })
+    }
+}
+
+/// A text that is not `<32 hex>-<number>`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an attempt id")]
+pub struct InvalidAttemptId(pub String);

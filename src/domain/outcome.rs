@@ -1,0 +1,50 @@
+//! How an attempt ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::time::Timestamp;
+
+/// The exit record of an attempt, as its supervisor wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// When the training program was started; none where it never was.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub ended_at: Timestamp,
+    /// Why it was over.
+    pub cause: ExitCause,
+    /// `/opt/ml/output/failure`, its first 1024 characters, where written.
+    pub failure: Option<String>,
+    /// The last lines of stderr, at most 2 KiB.
+    pub stderr_tail: String,
+}
+
+/// Why an attempt was over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The program ended by itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+    },
+    /// A signal that nobody here sent ended it.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Stopped at the end of its StoppingCondition.
+    Deadline,
+    /// Stopped on request.
+    Stopped,
+    /// The program could not be started: the image's or the job's fault.
+    StartFailed {
+        /// What failed.
+        message: String,
+    },
+    /// The supervisor, daemon, node or host was lost, or the machine failed it.
+    Infrastructure {
+        /// What failed.
+        message: String,
+    },
+}

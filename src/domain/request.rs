@@ -1,0 +1,264 @@
+//! `CreateHyperParameterTuningJob` as the control plane reads it: only the members that something acts on.
+//!
+//! Invariant: reading never decides validity of single members (the service model does, before) nor keeps the request
+//! (the store does, verbatim). The rules that span members are in `rules`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::domain::status::{Direction, Scaling, Strategy};
+
+/// The request document.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TuningRequest {
+    /// The tuning job's name, as written by the user.
+    #[serde(rename = "HyperParameterTuningJobName")]
+    pub name: String,
+    /// What to search and how far.
+    #[serde(rename = "HyperParameterTuningJobConfig")]
+    pub config: TuningConfig,
+    /// What to train.
+    pub training_job_definition: Option<TrainingDefinition>,
+    /// Tags of the tuning job and of every training job that it starts.
+    pub tags: Option<Vec<Tag>>,
+}
+
+/// `HyperParameterTuningJobConfig`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TuningConfig {
+    /// The search strategy.
+    pub strategy: Strategy,
+    /// What is optimised.
+    #[serde(rename = "HyperParameterTuningJobObjective")]
+    pub objective: Option<Objective>,
+    /// Budgets.
+    pub resource_limits: ResourceLimits,
+    /// The search space.
+    pub parameter_ranges: Option<ParameterRanges>,
+    /// The user's seed; one is drawn at Create where absent.
+    pub random_seed: Option<u64>,
+}
+
+/// `HyperParameterTuningJobObjective`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Objective {
+    /// Which way is better.
+    #[serde(rename = "Type")]
+    pub direction: Direction,
+    /// The metric, one of the metric definitions.
+    pub metric_name: String,
+}
+
+/// `ResourceLimits`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ResourceLimits {
+    /// Budget of training jobs.
+    pub max_number_of_training_jobs: Option<u32>,
+    /// How many run at once.
+    pub max_parallel_training_jobs: u32,
+    /// Wall-clock budget of the tuning job, seconds.
+    pub max_runtime_in_seconds: Option<i64>,
+}
+
+/// `ParameterRanges`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ParameterRanges {
+    /// Whole numbers.
+    #[serde(rename = "IntegerParameterRanges")]
+    pub integer: Option<Vec<NumericRange>>,
+    /// Reals.
+    #[serde(rename = "ContinuousParameterRanges")]
+    pub continuous: Option<Vec<NumericRange>>,
+    /// Texts.
+    #[serde(rename = "CategoricalParameterRanges")]
+    pub categorical: Option<Vec<CategoricalRange>>,
+}
+
+/// An integer or a continuous range; bounds are texts on the wire.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NumericRange {
+    /// The hyperparameter.
+    pub name: String,
+    /// Inclusive.
+    pub min_value: String,
+    /// Inclusive.
+    pub max_value: String,
+    /// Absent means `Auto`.
+    pub scaling_type: Option<Scaling>,
+}
+
+impl NumericRange {
+    /// The scaling asked for, with the service's default.
+    #[must_use]
+    pub fn scaling(&self) -> Scaling {
+        self.scaling_type.unwrap_or(Scaling::Auto)
+    }
+}
+
+/// A categorical range.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CategoricalRange {
+    /// The hyperparameter.
+    pub name: String,
+    /// What it may be.
+    pub values: Vec<String>,
+}
+
+/// `HyperParameterTrainingJobDefinition`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TrainingDefinition {
+    /// Its name, where given.
+    pub definition_name: Option<String>,
+    /// Hyperparameters that every training job gets as they are.
+    pub static_hyper_parameters: Option<BTreeMap<String, String>>,
+    /// What program trains and how its metrics are read.
+    pub algorithm_specification: AlgorithmSpecification,
+    /// Channels.
+    pub input_data_config: Option<Vec<Channel>>,
+    /// Where artifacts go.
+    pub output_data_config: OutputDataConfig,
+    /// The tuning API's resource fields; either may be sent.
+    pub resource_config: Option<ResourceConfig>,
+    /// As above.
+    pub hyper_parameter_tuning_resource_config: Option<ResourceConfig>,
+    /// When a training job is cut off.
+    pub stopping_condition: StoppingCondition,
+    /// Environment variables of the training program.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Where checkpoints go.
+    pub checkpoint_config: Option<CheckpointConfig>,
+    /// How often an infrastructure fault is tried again.
+    pub retry_strategy: Option<RetryStrategy>,
+}
+
+/// `HyperParameterAlgorithmSpecification`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AlgorithmSpecification {
+    /// An image registered in the configuration.
+    pub training_image: Option<String>,
+    /// `File`, `Pipe` or `FastFile`.
+    pub training_input_mode: String,
+    /// How metrics are read from the log.
+    pub metric_definitions: Option<Vec<MetricDefinition>>,
+}
+
+/// A metric's name and the regular expression whose first group is its value.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MetricDefinition {
+    /// The metric's name.
+    pub name: String,
+    /// One capture group gives the value.
+    pub regex: String,
+}
+
+/// One input channel.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Channel {
+    /// The folder name under `/opt/ml/input/data`.
+    pub channel_name: String,
+    /// Where the data is.
+    pub data_source: DataSource,
+    /// Such as `text/csv`.
+    pub content_type: Option<String>,
+    /// `None` or `Gzip`.
+    pub compression_type: Option<String>,
+    /// `None` or `RecordIO`.
+    pub record_wrapper_type: Option<String>,
+    /// Overrides the definition's input mode.
+    pub input_mode: Option<String>,
+}
+
+/// Where a channel's data is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct DataSource {
+    /// Objects beneath a prefix.
+    #[serde(rename = "S3DataSource")]
+    pub s3: Option<S3DataSource>,
+}
+
+/// `S3DataSource`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct S3DataSource {
+    /// `S3Prefix` and others.
+    #[serde(rename = "S3DataType")]
+    pub data_type: String,
+    /// `s3://bucket/prefix`.
+    #[serde(rename = "S3Uri")]
+    pub uri: String,
+    /// `FullyReplicated` or `ShardedByS3Key`.
+    #[serde(rename = "S3DataDistributionType")]
+    pub distribution: Option<String>,
+}
+
+/// `OutputDataConfig`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct OutputDataConfig {
+    /// `s3://bucket/prefix`.
+    #[serde(rename = "S3OutputPath")]
+    pub s3_output_path: String,
+    /// `GZIP` or `NONE`.
+    #[serde(rename = "CompressionType")]
+    pub compression_type: Option<String>,
+}
+
+/// `ResourceConfig` and `HyperParameterTuningResourceConfig`: the members that they share.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ResourceConfig {
+    /// Such as `ml.m5.large`.
+    #[serde(rename = "InstanceType")]
+    pub instance_type: Option<String>,
+    /// Hosts of one training job.
+    #[serde(rename = "InstanceCount")]
+    pub instance_count: Option<i64>,
+    /// Disk, GB.
+    #[serde(rename = "VolumeSizeInGB")]
+    pub volume_size_in_gb: Option<i64>,
+}
+
+/// `StoppingCondition`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct StoppingCondition {
+    /// How long a training job may run, seconds; one day by default.
+    pub max_runtime_in_seconds: Option<i64>,
+}
+
+/// `CheckpointConfig`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CheckpointConfig {
+    /// `s3://bucket/prefix`.
+    #[serde(rename = "S3Uri")]
+    pub s3_uri: String,
+    /// `/opt/ml/checkpoints` by default.
+    #[serde(rename = "LocalPath")]
+    pub local_path: Option<String>,
+}
+
+/// `RetryStrategy`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RetryStrategy {
+    /// Further attempts after an infrastructure fault.
+    pub maximum_retry_attempts: u32,
+}
+
+/// A tag.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Tag {
+    /// Unique per resource.
+    pub key: String,
+    /// May be empty.
+    pub value: String,
+}

@@ -1,0 +1,189 @@
+//! Starting attempts and telling what became of them.
+//!
+//! Invariant: every method is idempotent and keyed by [`AttemptId`]; starting an attempt twice is once. An executor
+//! keeps logs, exit record, deadline and stop sequence of an attempt by something that outlives this server. Which
+//! attempts should exist is the scheduler's to decide, from rows.
+
+pub mod images;
+pub mod log_format;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::names::AttemptId;
+use crate::domain::outcome::Exit;
+use crate::domain::time::Timestamp;
+
+/// Everything that an attempt needs to start; a function of rows, so that it can be made again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    /// Names the folder, the container, the pod.
+    pub id: AttemptId,
+    /// `TRAINING_JOB_NAME`.
+    pub training_job_name: String,
+    /// `TRAINING_JOB_ARN`.
+    pub training_job_arn: String,
+    /// `TrainingImage` as requested; the executor resolves it.
+    pub image: String,
+    /// Static and tuned ones: `hyperparameters.json`.
+    pub hyperparameters: BTreeMap<String, String>,
+    /// The job's `Environment`.
+    pub environment: BTreeMap<String, String>,
+    /// Input channels, staged.
+    pub channels: Vec<ChannelSpec>,
+    /// A folder that stands behind `/opt/ml/checkpoints` and outlives the attempt; none where not asked for.
+    pub checkpoints: Option<CheckpointSpec>,
+    /// Such as `ml.m5.large`.
+    pub instance_type: Option<String>,
+    /// How long it may run before the stop sequence.
+    pub max_runtime_ms: i64,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_grace_ms: i64,
+}
+
+/// A channel whose data is on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelSpec {
+    /// The folder name under `/opt/ml/input/data`.
+    pub name: String,
+    /// The data: a folder, or a single file; given to the job read-only.
+    pub source: PathBuf,
+    /// The channel's entry in `inputdataconfig.json`.
+    pub config: BTreeMap<String, String>,
+}
+
+/// Where checkpoints are kept and seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSpec {
+    /// The host's folder.
+    pub source: PathBuf,
+    /// The job's path, `/opt/ml/checkpoints` by default.
+    pub target: PathBuf,
+}
+
+/// What an executor knows of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observed {
+    /// It was never started here, or has been removed.
+    Absent,
+    /// It is running, or about to.
+    Running {
+        /// When the training program was started; none while being prepared.
+        started_at: Option<Timestamp>,
+    },
+    /// It is over.
+    Exited(Exit),
+    /// It was started and its supervisor is gone without an exit record: an infrastructure fault. Nothing of it runs
+    /// any more.
+    Lost,
+}
+
+/// A part of an attempt's log: whole records, see [`LogRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogChunk {
+    /// The records, oldest first.
+    pub records: Vec<LogRecord>,
+    /// Where to go on reading: a byte offset in the stored log.
+    pub next_offset: u64,
+}
+
+/// One line of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Byte offset of the record in the stored log: its identity.
+    pub offset: u64,
+    /// When the supervisor read the end of it.
+    pub time: Timestamp,
+    /// Which stream.
+    pub stream: Stream,
+    /// The line without its terminator; a line over 1 MiB comes in pieces.
+    pub line: Vec<u8>,
+}
+
+/// The stream of a log record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The executor's own remarks, such as a truncation mark.
+    Service,
+}
+
+/// One file of a finished log, in the form that [`log_format`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Byte offset of its first record.
+    pub first_offset: u64,
+    /// Time of its first record.
+    pub first_time: Timestamp,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// The folders that an attempt left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outputs {
+    /// What becomes `model.tar.gz`.
+    pub model: PathBuf,
+    /// What becomes `output.tar.gz`.
+    pub data: PathBuf,
+}
+
+/// Why an executor could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The request can never succeed: the job's fault.
+    #[error("{0}")]
+    Client(String),
+    /// The machine would not: worth another attempt.
+    #[error("{doing}")]
+    Infrastructure {
+        /// What was being done, to which attempt or path.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A way of running attempts: local processes, Docker, Kubernetes, or a simulation.
+#[async_trait]
+pub trait Executor: Send + Sync + std::fmt::Debug {
+    /// What attempts are bound to: a data directory on a host, a Docker daemon, a cluster.
+    fn id(&self) -> &str;
+
+    /// Starts an attempt, unless it was already started.
+    async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError>;
+
+    /// Every attempt that it holds anything of.
+    async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError>;
+
+    /// What became of one attempt.
+    async fn observe(&self, id: AttemptId) -> Result<Observed, ExecutorError>;
+
+    /// Returns when something of the attempt may have changed (log, exit), or after `at_most`.
+    async fn changed(&self, id: AttemptId, at_most: Duration);
+
+    /// Log records from a byte offset on, about `max_bytes` of them; none where there is nothing new.
+    async fn logs(&self, id: AttemptId, from_offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError>;
+
+    /// Begins the stop sequence: SIGTERM, the spec's grace, SIGKILL.
+    async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError>;
+
+    /// The files of an ended attempt's log, in order; they may be moved away by rename.
+    async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError>;
+
+    /// What an ended attempt wrote.
+    async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError>;
+
+    /// Ends the attempt if it runs and forgets all of it, including its log.
+    async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError>;
+}

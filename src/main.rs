@@ -1,0 +1,3 @@
+//! The `tunesmith` binary.
+
+fn main() {}

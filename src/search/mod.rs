@@ -1,0 +1,77 @@
+//! Search strategies: what to try next, as pure functions of a study.
+//!
+//! Invariant: a suggestion is a function of (study, ordinal) alone: trials are ordered by ordinal, the generator is
+//! seeded from (seed, definition, ordinal), and `suggest(n)` equals n calls of one with the earlier ones pending. So
+//! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
+
+use crate::domain::space::{Space, Value};
+use crate::domain::status::{Direction, Strategy};
+
+/// All that a strategy may know.
+#[derive(Debug, Clone)]
+pub struct Study {
+    /// What may be tried.
+    pub space: Space,
+    /// Which objective values are better.
+    pub direction: Direction,
+    /// How to search.
+    pub strategy: Strategy,
+    /// The tuning job's seed.
+    pub seed: u64,
+    /// The index of the training-job definition that the study belongs to.
+    pub definition: u32,
+    /// How many trials there will be at most.
+    pub budget: u32,
+    /// The history, ordered by ordinal.
+    pub trials: Vec<Trial>,
+    /// Earlier studies to learn from.
+    pub parents: Vec<Study>,
+}
+
+/// One training job as the search sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    /// 1-based place in the order of suggestions.
+    pub ordinal: u32,
+    /// One value for each parameter of the space.
+    pub values: Vec<Value>,
+    /// Whether it is over, and how.
+    pub state: TrialState,
+    /// Objective values by resource (epoch), in order.
+    pub curve: Vec<(u32, f64)>,
+    /// The final objective value; always finite.
+    pub value: Option<f64>,
+}
+
+/// How far a trial is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialState {
+    /// Suggested, not over.
+    Pending,
+    /// Over, with or without a value.
+    Completed,
+    /// Over without a value to learn from.
+    Failed,
+    /// Stopped before its end; its value is the last one seen.
+    Stopped,
+}
+
+/// The answer to [`suggest`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suggestions {
+    /// Values for ordinals `first_ordinal`, `first_ordinal + 1`, …; at most as many as asked for.
+    pub points: Vec<Vec<Value>>,
+    /// Whether the space has nothing left after these: no later call will give any more.
+    pub exhausted: bool,
+}
+
+/// A strategy that this build does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the strategy {0} is not supported yet")]
+pub struct Unsupported(pub Strategy);
+
+/// Suggests up to `n` points for the ordinals from `first_ordinal` on.
+pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions, Unsupported> {
+    let _ = (first_ordinal, n);
+    Err(Unsupported(study.strategy))
+}
