@@ -269,7 +269,7 @@ mod tests {
 
     fn exit(cause: ExitCause) -> Exit {
         let (failure, stderr_tail) = (None, "Traceback: boom".to_owned());
-        Exit { started_at: None, ended_at: Timestamp(5), cause, failure, stderr_tail }
+        Exit { started_at: None, ended_at: Timestamp(5), cause, failure, stderr_tail, remark: None }
     }
 
     fn decide(exit: Option<&Exit>, stop_requested: bool, number: u32, max_attempts: u32) -> Option<TrainingStep> {

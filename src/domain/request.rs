@@ -43,7 +43,7 @@ pub struct TuningConfig {
 }
 
 /// `HyperParameterTuningJobObjective`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Objective {
     /// Which way is better.
