@@ -141,6 +141,7 @@ fn begin_stopping(job: &mut TrainingJob, now: Timestamp) {
         return;
     }
     job.secondary = SecondaryStatus::Stopping;
+    let now = job.transitions.last().map_or(now, |last| last.start.max(now));
     if let Some(last) = job.transitions.last_mut() {
         last.end.get_or_insert(now);
     }

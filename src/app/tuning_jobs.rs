@@ -48,7 +48,7 @@ pub async fn create(app: &App, scope: Scope, input: &Value, raw: &str) -> Result
     let request = TuningRequest::deserialize(input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
     let plan = check(app, &request)?;
-    let new = Arc::new(new_job(app.clock.now(), scope, &request, plan, input, raw)?);
+    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input, raw)?);
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
     let quota = app.quotas.concurrent_tuning_jobs;
     let (id, seed) = (new.job.id, new.job.seed);
@@ -119,7 +119,7 @@ fn new_job(
     now: Timestamp,
     scope: Scope,
     request: &TuningRequest,
-    plan: Plan,
+    plan: &Plan,
     input: &Value,
     raw: &str,
 ) -> Result<NewJob, AppError> {
@@ -129,7 +129,7 @@ fn new_job(
         tuning_job_name: Some(request.name.clone()),
         document: input["TrainingJobDefinition"].to_string(),
         metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
-        objective: Some(input["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"].to_string()),
+        objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
     };
     let job = TuningJob {
         id: Uuid::new_v4(),
@@ -161,7 +161,7 @@ fn new_job(
     Ok(NewJob { job, definition, tags: request.tags.clone().unwrap_or_default() })
 }
 
-/// A seed that the user could have sent as RandomSeed: 31 random bits, folded from an id so that none of the id's fixed
+/// A seed that the user could have sent as `RandomSeed`: 31 random bits, folded from an id so that none of the id's fixed
 /// bits remains alone.
 fn draw_seed() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
