@@ -3,8 +3,13 @@
 use crate::app::App;
 use crate::domain::names::Scope;
 
+pub mod decode;
+pub mod model;
+pub mod quote;
 pub mod sagemaker;
+pub mod support;
 pub mod tokens;
+pub mod validate;
 
 /// One request that has passed the service model: what an operation works on.
 #[derive(Debug)]
