@@ -4,9 +4,12 @@ use crate::app::App;
 use crate::domain::names::Scope;
 
 pub mod decode;
+pub mod error;
 pub mod model;
 pub mod quote;
 pub mod sagemaker;
+pub(crate) mod service;
+pub mod signature;
 pub mod support;
 pub mod tokens;
 pub mod validate;
