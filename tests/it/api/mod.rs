@@ -19,4 +19,6 @@ mod fixtures;
 mod lifecycle;
 mod lists;
 mod logs;
+mod model;
 mod tags;
+mod wire;
