@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::app::App;
 
+pub mod aws;
+
 /// Settings of the edge.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {

@@ -12,6 +12,7 @@ use crate::objects::Objects;
 use crate::store::Db;
 
 pub mod error;
+pub mod logs;
 pub use error::AppError;
 
 /// What use cases need. Cheap to clone.
