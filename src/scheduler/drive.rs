@@ -54,7 +54,6 @@ struct Subject {
 struct Reading {
     scraper: Scraper,
     matches: Vec<Match>,
-    lines: u64,
     position: ReadPosition,
     /// Up to here points were stored before.
     stored: u64,
@@ -334,9 +333,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl Reading {
     fn new(subject: &Subject) -> Result<Self, InvalidRegex> {
         Ok(Self {
-            scraper: Scraper::new(&subject.definition.metrics)?,
+            scraper: subject.prepared.scraper.fork(),
             matches: Vec::new(),
-            lines: 0,
             position: ReadPosition::default(),
             stored: subject.stored.offset,
             unstored: Vec::new(),
@@ -350,7 +348,6 @@ impl Reading {
         if record.stream == Stream::Service {
             return;
         }
-        self.lines += 1;
         self.matches.clear();
         self.scraper.scrape(&record.line, &mut self.matches);
         for found in &self.matches {
@@ -359,7 +356,8 @@ impl Reading {
                 self.position.non_finite += 1;
             } else if record.offset >= self.stored {
                 self.unstored.push(MetricPoint {
-                    offset: record.offset,
+                    // A match takes at least a byte of its line, so that this is unique in the log.
+                    offset: record.offset + u64::from(found.nth),
                     definition: u32::try_from(found.definition).unwrap_or(u32::MAX),
                     time: record.time,
                     value: found.value,
