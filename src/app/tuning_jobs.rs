@@ -16,7 +16,6 @@ use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::metrics::Scraper;
-use crate::search::{self, Study};
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
 use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
 
@@ -73,20 +72,6 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     let parallel = request.config.resource_limits.max_parallel_training_jobs;
     within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
     Scraper::new(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
-    let study = Study {
-        space: plan.space.clone(),
-        direction: plan.objective.direction,
-        strategy: request.config.strategy,
-        seed: 0,
-        definition: 0,
-        budget: plan.max_jobs,
-        trials: Vec::new(),
-        parents: Vec::new(),
-    };
-    search::suggest(&study, 1, 1).map_err(|error| {
-        let strategy = error.0;
-        AppError::Validation(format!("The strategy {strategy} is not supported yet. Use Random or Grid."))
-    })?;
     Ok(plan)
 }
 

@@ -16,6 +16,7 @@ macro_rules! on_both_databases {
 
 mod describe;
 mod fixtures;
+mod generate;
 mod lifecycle;
 mod lists;
 mod logs;

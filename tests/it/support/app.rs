@@ -165,7 +165,7 @@ impl Idle {
 
 #[async_trait]
 impl Executor for Idle {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "idle"
     }
 

@@ -1,6 +1,6 @@
 //! `StopTrainingJob`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::aws::Call;
 use crate::api::aws::sagemaker::operations::name;
@@ -10,5 +10,5 @@ use crate::app::{AppError, training_jobs};
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let name = name(&call.input, "TrainingJobName");
     training_jobs::stop(call.app, call.scope, name).await?;
-    Ok(json!({}))
+    Ok(Value::Null)
 }
