@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tunesmith::api::{self, ApiSettings, Readiness};
 
+use super::fixtures;
 use crate::support::app::TestApp;
 use crate::support::database::Engine;
 
@@ -186,25 +187,34 @@ async fn only_this_machine_and_no_web_page_gets_in() {
 }
 
 #[tokio::test]
-async fn the_region_is_the_credential_scopes() {
+async fn the_region_is_the_credential_scopes_and_a_setting_where_unsigned() {
     let served = Served::new().await;
-    let call = |credential: &str| {
-        let scheme = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=00");
-        let body = json!({"ResourceArn": "arn:aws:sagemaker:eu-west-1:123456789012:training-job/none"}).to_string();
+    let create = |credential: Option<&'static str>| {
         let served = &served;
         async move {
-            let headers =
-                [("host", "localhost"), ("x-amz-target", "SageMaker.ListTags"), ("authorization", scheme.as_str())];
+            let body = fixtures::minimal("same-name").to_string();
+            let target = ("x-amz-target", "SageMaker.CreateHyperParameterTuningJob");
+            let mut headers = vec![("host", "localhost"), target];
+            let scheme = format!(
+                "AWS4-HMAC-SHA256 Credential={}, SignedHeaders=host, Signature=00",
+                credential.unwrap_or_default()
+            );
+            if credential.is_some() {
+                headers.push(("authorization", &scheme));
+            }
             served.send("POST /", &headers, body.as_bytes()).await
         }
     };
-    call("AK/20260101/eu-west-1/sagemaker").await.error(400, "IncompleteSignatureException");
-    call("AK/20260101/EU/sagemaker/aws4_request").await.error(400, "IncompleteSignatureException");
-    call("AK/20260101/eu-west-1/s3/aws4_request").await.error(400, "InvalidSignatureException");
-    // Each region has its own resources, so the same ARN is answered differently.
-    let here = call("AK/20260101/eu-west-1/sagemaker/aws4_request").await;
-    let elsewhere = call("AK/20260101/us-east-1/sagemaker/aws4_request").await;
-    assert!(here.status == 400 && elsewhere.status == 400, "{here:?} {elsewhere:?}");
+    create(Some("AK/20260101/eu-west-1/sagemaker")).await.error(400, "IncompleteSignatureException");
+    create(Some("AK/20260101/EU/sagemaker/aws4_request")).await.error(400, "IncompleteSignatureException");
+    create(Some("AK/20260101/eu-west-1/s3/aws4_request")).await.error(400, "InvalidSignatureException");
+    // Names are unique per region, so the same one is free in each.
+    for (credential, region) in [(Some("AK/20260101/eu-west-1/sagemaker/aws4_request"), "eu-west-1"), (None, "local")] {
+        let answer = create(credential).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let arn = format!("arn:aws:sagemaker:{region}:123456789012:hyper-parameter-tuning-job/same-name");
+        assert!(answer.body.contains(&arn), "{answer:?}");
+    }
 }
 
 #[tokio::test]
