@@ -7,6 +7,7 @@ pub mod decide;
 pub mod names;
 pub mod outcome;
 pub mod request;
+pub mod rules;
 pub mod space;
 pub mod status;
 pub mod time;

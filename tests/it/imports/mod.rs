@@ -55,7 +55,8 @@ fn modules_use_only_what_the_table_grants() {
 fn crates_are_named_only_by_their_owners() {
     let mut violations = Vec::new();
     for file in sources() {
-        let names = |name: &str| positions(&file.text, name).any(|rest| rest.starts_with("::") || rest.starts_with(';'));
+        let names =
+            |name: &str| positions(&file.text, name).any(|rest| rest.starts_with("::") || rest.starts_with(';'));
         for (name, owner) in OWNED {
             if names(name) && !file.path.starts_with(owner) {
                 violations.push(format!("{} names {name}, which is {owner}'s alone", file.path.display()));
@@ -97,7 +98,8 @@ fn sources() -> Vec<SourceFile> {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let text = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+                let text =
+                    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
                 let path = path.strip_prefix(&root).unwrap().to_owned();
                 let module = path.components().next().unwrap().as_os_str().to_str().unwrap();
                 let module = module.trim_end_matches(".rs").to_owned();

@@ -1,1 +1,4 @@
-//! Placeholder until its branch lands.
+//! What suites share: databases, a served application.
+
+pub mod app;
+pub mod database;

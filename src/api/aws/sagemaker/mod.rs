@@ -8,6 +8,7 @@ use crate::api::aws::Call;
 use crate::app::AppError;
 
 pub mod operations;
+pub mod render;
 
 macro_rules! operations {
     ($($name:literal => $module:ident),+ $(,)?) => {

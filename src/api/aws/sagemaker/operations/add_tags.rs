@@ -1,13 +1,15 @@
 //! `AddTags`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::aws::Call;
-use crate::app::AppError;
+use crate::api::aws::sagemaker::operations::name;
+use crate::api::aws::sagemaker::render::lists::read;
+use crate::app::{AppError, tags};
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "the shape of every operation")]
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let _ = call;
-    Err(AppError::Internal("AddTags is not built yet".into()))
+    let arn = name(&call.input, "ResourceArn");
+    let tags = tags::add(call.app, call.scope, arn, read(&call.input["Tags"])?).await?;
+    Ok(json!({ "Tags": tags }))
 }

@@ -1,13 +1,12 @@
 //! `CreateHyperParameterTuningJob`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::aws::Call;
-use crate::app::AppError;
+use crate::app::{AppError, tuning_jobs};
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "the shape of every operation")]
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let _ = call;
-    Err(AppError::Internal("CreateHyperParameterTuningJob is not built yet".into()))
+    let arn = tuning_jobs::create(call.app, call.scope, &call.input, call.raw).await?;
+    Ok(json!({ "HyperParameterTuningJobArn": arn }))
 }

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use crate::api::aws::Call;
-use crate::app::AppError;
+use crate::api::aws::sagemaker::operations::name;
+use crate::app::{AppError, training_jobs};
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "the shape of every operation")]
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let _ = call;
-    Err(AppError::Internal("DeleteTrainingJob is not built yet".into()))
+    let name = name(&call.input, "TrainingJobName");
+    training_jobs::delete(call.app, call.scope, name).await?;
+    Ok(Value::Null)
 }

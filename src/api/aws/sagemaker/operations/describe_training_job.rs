@@ -3,11 +3,13 @@
 use serde_json::Value;
 
 use crate::api::aws::Call;
-use crate::app::AppError;
+use crate::api::aws::sagemaker::operations::name;
+use crate::api::aws::sagemaker::render::training_job;
+use crate::app::{AppError, training_jobs};
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "the shape of every operation")]
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let _ = call;
-    Err(AppError::Internal("DescribeTrainingJob is not built yet".into()))
+    let name = name(&call.input, "TrainingJobName");
+    let view = training_jobs::describe(call.app, call.scope, name).await?;
+    Ok(training_job::describe(&view))
 }

@@ -1,13 +1,18 @@
-//! `ListTags`.
+//! `ListTags`: all of a resource's tags fit one page, so there is never a next one.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::aws::Call;
-use crate::app::AppError;
+use crate::api::aws::sagemaker::operations::name;
+use crate::api::aws::tokens::InvalidToken;
+use crate::app::{AppError, tags};
 
 /// Answers one call.
-#[expect(clippy::unused_async, reason = "the shape of every operation")]
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let _ = call;
-    Err(AppError::Internal("ListTags is not built yet".into()))
+    if !call.input["NextToken"].is_null() {
+        return Err(InvalidToken.into());
+    }
+    let arn = name(&call.input, "ResourceArn");
+    let tags = tags::list(call.app, call.scope, arn).await?;
+    Ok(json!({ "Tags": tags }))
 }

@@ -13,3 +13,8 @@ pub mod list_training_jobs;
 pub mod list_training_jobs_for_hyper_parameter_tuning_job;
 pub mod stop_hyper_parameter_tuning_job;
 pub mod stop_training_job;
+
+/// A text member that the service model requires, and so is there.
+fn name(input: &serde_json::Value, member: &str) -> String {
+    input[member].as_str().unwrap_or_default().to_owned()
+}
