@@ -1,8 +1,10 @@
 //! `GET /v1/training-jobs/{name}/log`: a training job's log, line by line. Our own extension; `tunesmith logs` reads it.
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use serde_json::json;
 
 use crate::api::Edge;
 use crate::api::aws::error::AwsError;
@@ -17,11 +19,13 @@ const END: HeaderName = HeaderName::from_static("x-tunesmith-end");
 /// Answers one request.
 pub(crate) async fn read(
     State(edge): State<Edge>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response<Body> {
     let answer = async {
+        let Path(name) = name.map_err(|rejection| AwsError::validation(rejection.body_text()))?;
+        service::check("DescribeTrainingJob", &json!({ "TrainingJobName": name }))?;
         let query = Query::parse(query.as_deref().unwrap_or_default())?;
         let mut scope = service::scope(&edge.settings, &headers)?;
         if let Some(region) = query.region.filter(|_| !headers.contains_key(header::AUTHORIZATION)) {

@@ -46,19 +46,26 @@ pub(crate) async fn handle(State(edge): State<Edge>, request: Request) -> Respon
 async fn answer(edge: &Edge, headers: &HeaderMap, body: Body, operation: &str) -> Result<Value, AwsError> {
     let body = read_body(body, edge.settings.max_body_bytes).await?;
     let scope = scope(&edge.settings, headers)?;
+    if !sagemaker::OPERATIONS.contains(&operation) {
+        return Err(unknown_operation(operation));
+    }
+    let (mut input, raw) = decode::decode(&body)?;
+    check(operation, &input)?;
+    remove_nulls(&mut input);
+    let call = Call { app: &edge.app, scope, input, raw, tokens: &edge.tokens };
+    let outcome = sagemaker::dispatch(operation, call).await.ok_or_else(|| unknown_operation(operation))?;
+    outcome.map_err(|error| AwsError::from_app(&error, operation))
+}
+
+/// Checks a document against the service model and against what is supported of it.
+pub(crate) fn check(operation: &str, document: &Value) -> Result<(), AwsError> {
     let model = Model::builtin().map_err(|error| {
         tracing::error!(%error, "the service model cannot be read");
         AwsError::internal()
     })?;
-    let unknown = || unknown_operation(operation);
-    let input_shape = model.input(operation).ok_or_else(unknown)?;
-    let (mut input, raw) = decode::decode(&body)?;
-    validate::validate(model, input_shape, &input)?;
-    support::check(operation, &input).map_err(AwsError::validation)?;
-    remove_nulls(&mut input);
-    let call = Call { app: &edge.app, scope, input, raw, tokens: &edge.tokens };
-    let outcome = sagemaker::dispatch(operation, call).await.ok_or_else(unknown)?;
-    outcome.map_err(|error| AwsError::from_app(&error, operation))
+    let input = model.input(operation).ok_or_else(|| unknown_operation(operation))?;
+    validate::validate(model, input, document)?;
+    support::check(operation, document).map_err(AwsError::validation)
 }
 
 /// The account and region that a request speaks of.

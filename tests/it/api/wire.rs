@@ -1,13 +1,19 @@
 //! The wire, byte by byte: what is refused before any operation, and what every answer carries.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tunesmith::api::aws::model::Model;
+use tunesmith::api::aws::sagemaker::OPERATIONS;
 use tunesmith::api::{self, ApiSettings, Readiness};
 
 use super::fixtures;
 use crate::support::app::TestApp;
 use crate::support::database::Engine;
+use crate::support::documents::{arbitrary, exchange, valid};
 
 const LIMIT: usize = 1 << 20;
 
@@ -251,4 +257,28 @@ async fn a_log_is_asked_for_in_whole_numbers() {
     let text = served.get("/v1/training-jobs/a/log?offset=x").await.error(400, "ValidationException");
     assert_eq!(text, "The query parameter offset must be a byte offset, 0 or more.");
     served.get("/v1/training-jobs/none/log").await.error(400, "ValidationException");
+    for name in ["a%00b", "..%2F..", "%FF", "a_b"] {
+        served.get(&format!("/v1/training-jobs/{name}/log")).await.error(400, "ValidationException");
+    }
+}
+
+#[tokio::test]
+async fn no_document_makes_the_service_fail() {
+    let served = Served::new().await;
+    let model = Model::builtin().expect("the built-in model");
+    let mut runner = TestRunner::deterministic();
+    let mut draw = |strategy: &BoxedStrategy<Value>| strategy.new_tree(&mut runner).expect("a value").current();
+    let any = arbitrary().boxed();
+    for operation in OPERATIONS {
+        let input = valid(model, model.input(operation).expect("an operation of the model"));
+        for at in 0..12 {
+            let mut document = draw(&input);
+            // The first ones stand as they are; the others have one place exchanged.
+            if at >= 4 {
+                exchange(&mut document, at * 7 - 28, draw(&any));
+            }
+            let answer = served.call(operation, document.to_string().as_bytes()).await;
+            assert!(answer.status < 500, "{operation} {document}: {answer:?}");
+        }
+    }
 }
