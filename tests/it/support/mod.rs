@@ -1,1 +1,3 @@
-//! Placeholder until its branch lands.
+//! What tests of several areas share.
+
+pub(crate) mod executor_harness;
