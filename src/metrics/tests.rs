@@ -65,7 +65,7 @@ fn built_in_containers_expressions_match_lines_with_tabs() {
     let xgboost = r".*\[[0-9]+\].*#011validation-auc:([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?).*";
     assert_eq!(values(xgboost, b"[12]\ttrain-auc:0.97\tvalidation-auc:0.91"), [0.91]);
     assert_eq!(values(xgboost, b"[12]#011train-auc:0.97#011validation-auc:0.91"), [0.91]);
-    assert_eq!(values(xgboost, b"[12] validation-auc:0.91"), []);
+    assert!(values(xgboost, b"[12] validation-auc:0.91").is_empty());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn bytes_that_are_not_utf8_are_passed_over() {
     assert_eq!(values(r"loss=(\S+);", b"\xff\xfeloss=0.5; \xc3"), [0.5]);
     assert_eq!(values(r"^.*loss=(\d)", b"\xff\x80 loss=1"), [1.0]);
     assert_eq!(values(r"loss=(\d).*end", b"loss=1 \xff end"), [1.0]);
-    assert_eq!(values(r"loss=(\S+)", b"loss=0\xff5"), []);
+    assert!(values(r"loss=(\S+)", b"loss=0\xff5").is_empty());
 }
 
 #[test]
