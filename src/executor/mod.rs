@@ -4,8 +4,11 @@
 //! keeps logs, exit record, deadline and stop sequence of an attempt by something that outlives this server. Which
 //! attempts should exist is the scheduler's to decide, from rows.
 
+pub mod contract;
 pub mod images;
 pub mod log_format;
+pub mod process;
+pub mod simulated;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -178,7 +181,7 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Begins the stop sequence: SIGTERM, the spec's grace, SIGKILL.
     async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError>;
 
-    /// The files of an ended attempt's log, in order; they may be moved away by rename.
+    /// The files of an ended attempt's log, in order. They stay until `remove`; keeping them elsewhere is by link or copy.
     async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError>;
 
     /// What an ended attempt wrote.
