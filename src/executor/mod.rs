@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod images;
 pub mod log_format;
+pub mod process;
 pub mod simulated;
 
 use std::collections::BTreeMap;
