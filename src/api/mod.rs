@@ -138,3 +138,49 @@ async fn document() -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn get_panicking(host: &str) -> String {
+        let routes = Router::new().route("/", get(|| async { panic!("password=hunter2") as String }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(serve(listener, enclose(routes), std::future::pending()));
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_failure_that_says_nothing() {
+        let answer = get_panicking("localhost").await;
+        assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+        assert!(answer.contains("x-amzn-errortype: InternalFailure"), "{answer}");
+        assert!(answer.contains("x-amzn-requestid: "), "{answer}");
+        assert!(!answer.contains("hunter2"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn no_route_is_reached_from_elsewhere() {
+        let answer = get_panicking("evil.example").await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        assert!(answer.contains("x-amzn-requestid: "), "{answer}");
+    }
+
+    #[test]
+    fn settings_show_no_key() {
+        let settings = ApiSettings {
+            account: "000000000000".into(),
+            default_region: "us-east-1".into(),
+            max_body_bytes: 1,
+            token_key: [217; 32],
+        };
+        assert!(!format!("{settings:?}").contains("217"));
+    }
+}

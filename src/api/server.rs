@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// How long a request's head may take, and how long a connection may idle between requests. Longer than clients poll.
 const HEAD_TIMEOUT: Duration = Duration::from_mins(1);
-/// Largest head of a request.
+/// Largest head of a request, give or take one read.
 const HEAD_BYTES: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS: usize = 100;
@@ -82,5 +82,78 @@ async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Recei
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+    async fn listen() -> (TcpListener, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Sends the bytes and returns all that comes back until the server closes the connection.
+    async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_sends_no_whole_head_is_closed() {
+        let (listener, address) = listen().await;
+        tokio::spawn(serve(listener, Router::new(), pending()));
+        for head in ["", "GET / HTTP/1.1\r\nhost: local"] {
+            let before = tokio::time::Instant::now();
+            exchange(address, head.as_bytes()).await;
+            assert!(before.elapsed() >= HEAD_TIMEOUT);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_beyond_its_bounds_is_refused() {
+        let (listener, address) = listen().await;
+        tokio::spawn(serve(listener, Router::new(), pending()));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS + 1));
+        assert!(exchange(address, many.as_bytes()).await.starts_with("HTTP/1.1 431"));
+        let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(4 * HEAD_BYTES));
+        assert!(exchange(address, large.as_bytes()).await.starts_with("HTTP/1.1 431"));
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_before_the_server_stops() {
+        let (listener, address) = listen().await;
+        let (begun, has_begun) = oneshot::channel();
+        let (go_on, may_go_on) = oneshot::channel::<()>();
+        let channels = Arc::new(tokio::sync::Mutex::new(Some((begun, may_go_on))));
+        let slow = move || async move {
+            let (begun, may_go_on) = channels.lock().await.take().unwrap();
+            begun.send(()).unwrap();
+            may_go_on.await.unwrap();
+            "done"
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = Router::new().route("/", get(slow));
+        let server = tokio::spawn(serve(listener, router, async move { stopped.await.unwrap() }));
+        let client = tokio::spawn(exchange(address, REQUEST));
+        has_begun.await.unwrap();
+        stop.send(()).unwrap();
+        go_on.send(()).unwrap();
+        assert!(client.await.unwrap().ends_with("done"));
+        server.await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
     }
 }

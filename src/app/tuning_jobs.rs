@@ -181,7 +181,8 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
 }
 
 /// A tuning job with what Describe shows beside it, from one consistent read.
-pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TuningJobView, AppError> {
+pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobView, AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
     let (job, definition, best) = app
         .db
@@ -204,16 +205,18 @@ pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TuningJob
 /// A page of the scope's tuning jobs.
 pub async fn list(
     app: &App,
-    scope: Scope,
+    scope: &Scope,
     query: ListQuery<TuningStatus, SortKey>,
 ) -> Result<Page<TuningJob>, AppError> {
+    let scope = scope.clone();
     app.db
         .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
         .await
 }
 
 /// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.
-pub async fn stop(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
     app.db
         .write(WriteClass::Api, move |tx| {
@@ -241,7 +244,8 @@ pub async fn stop(app: &App, scope: Scope, name: String) -> Result<(), AppError>
 }
 
 /// Deletes a tuning job that is over; its training jobs and their artifacts stay.
-pub async fn delete(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     app.db
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());

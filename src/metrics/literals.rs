@@ -110,6 +110,9 @@ fn usable(texts: &[String]) -> Option<Vec<String>> {
 ///
 /// A `#011` in the text may be a tab of the line, and so may a part of it at either end.
 fn raw_part(text: &str) -> Option<String> {
+    if "#011".contains(text) {
+        return None;
+    }
     let mut inside = text;
     if let Some(tail) = ["011", "11", "1"].iter().find_map(|tail| inside.strip_prefix(tail)) {
         inside = tail;
@@ -163,6 +166,7 @@ mod tests {
         assert_eq!(texts("011auc#0(.)"), ["auc"]);
         assert_eq!(texts("ab#011#011abc#(.)"), ["abc"]);
         assert_eq!(required("#011(.)"), None);
+        assert_eq!(required("01(.)"), None);
         assert_eq!(texts("ab\u{FFFD}abc(.)"), ["abc"]);
     }
 

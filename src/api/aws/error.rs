@@ -109,3 +109,57 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn wire(error: AppError) -> String {
+        let response = AwsError::from_app(&error, "ListTags", Uuid::nil()).into_response();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, 4096).await.unwrap();
+        let header = |name: &HeaderName| parts.headers[name].to_str().unwrap().to_owned();
+        let (kind, code) = (header(&header::CONTENT_TYPE), header(&ERROR_TYPE));
+        format!("{} {code} {kind}\n{}", parts.status.as_u16(), String::from_utf8_lossy(&body))
+    }
+
+    #[tokio::test]
+    async fn every_error_has_its_code_and_status() {
+        insta::assert_snapshot!(wire(AppError::Validation("bad".into())).await, @r#"
+        400 ValidationException application/x-amz-json-1.1
+        {"__type":"ValidationException","message":"bad"}
+        "#);
+        insta::assert_snapshot!(wire(AppError::NotFound("gone".into())).await, @r#"
+        400 ResourceNotFound application/x-amz-json-1.1
+        {"__type":"ResourceNotFound","message":"gone","Message":"gone"}
+        "#);
+        insta::assert_snapshot!(wire(AppError::InUse("taken".into())).await, @r#"
+        400 ResourceInUse application/x-amz-json-1.1
+        {"__type":"ResourceInUse","message":"taken","Message":"taken"}
+        "#);
+        insta::assert_snapshot!(wire(AppError::LimitExceeded("full".into())).await, @r#"
+        400 ResourceLimitExceeded application/x-amz-json-1.1
+        {"__type":"ResourceLimitExceeded","message":"full","Message":"full"}
+        "#);
+        insta::assert_snapshot!(wire(AppError::Throttled).await, @r#"
+        400 ThrottlingException application/x-amz-json-1.1
+        {"__type":"ThrottlingException","message":"Rate exceeded"}
+        "#);
+    }
+
+    #[tokio::test]
+    async fn a_failure_tells_the_client_nothing_of_its_cause() {
+        let cause = std::io::Error::other("column status of tuning_jobs: password=hunter2");
+        insta::assert_snapshot!(wire(AppError::Internal(Box::new(cause))).await, @r#"
+        500 InternalFailure application/x-amz-json-1.1
+        {"__type":"InternalFailure","message":"The service failed to answer the request. The server's log has the cause under the x-amzn-RequestId of this response."}
+        "#);
+    }
+
+    #[test]
+    fn the_log_gets_the_whole_chain() {
+        let inner = std::io::Error::other("disk full");
+        let outer = AppError::Internal(Box::new(inner));
+        assert_eq!(chain(&outer), "the service failed: disk full");
+    }
+}

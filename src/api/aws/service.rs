@@ -150,3 +150,49 @@ fn success(output: &Value) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use axum::body::HttpBody;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A client that announces a body and sends none of it.
+    struct Stalled;
+
+    impl HttpBody for Stalled {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stalls_is_given_up() {
+        let error = read_body(Body::new(Stalled), 10).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (408, "RequestTimeoutException"));
+    }
+
+    #[tokio::test]
+    async fn a_body_fits_up_to_its_last_byte() {
+        assert_eq!(read_body(Body::from("0123456789"), 10).await.unwrap(), "0123456789");
+        let error = read_body(Body::from("0123456789a"), 10).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (413, "RequestEntityTooLargeException"));
+    }
+
+    #[test]
+    fn null_members_are_absent_ones() {
+        let mut document = json!({"a": null, "b": {"c": null, "d": [{"e": null, "f": 1}]}});
+        remove_nulls(&mut document);
+        assert_eq!(document, json!({"b": {"d": [{"f": 1}]}}));
+    }
+}

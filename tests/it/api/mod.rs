@@ -20,4 +20,6 @@ mod generate;
 mod lifecycle;
 mod lists;
 mod logs;
+mod model;
 mod tags;
+mod wire;

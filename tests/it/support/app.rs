@@ -107,10 +107,11 @@ impl TestApp {
         tokio::task::spawn_blocking(send).await.expect("the client thread")
     }
 
-    /// Calls an operation that succeeds.
+    /// Calls an operation that succeeds, with an answer as the service model has it.
     pub async fn ok(&self, operation: &str, body: &Value) -> Value {
         let answer = self.call(operation, body).await;
         assert_eq!(answer.status, 200, "{operation} {body}: {}", answer.body);
+        super::model::assert_conforms(operation, &answer.body);
         answer.body
     }
 

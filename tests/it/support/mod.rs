@@ -1,5 +1,7 @@
-//! What suites share: databases, a served application, a server of its own, executors.
+//! What tests of several areas share: databases, a served application, the process executor.
 
 pub mod app;
 pub mod database;
-pub(crate) mod executor_harness;
+pub mod documents;
+pub mod executor_harness;
+pub mod model;

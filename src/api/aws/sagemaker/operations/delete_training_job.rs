@@ -9,6 +9,6 @@ use crate::app::{AppError, training_jobs};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let name = name(&call.input, "TrainingJobName");
-    training_jobs::delete(call.app, call.scope, name).await?;
+    training_jobs::delete(call.app, &call.scope, &name).await?;
     Ok(Value::Null)
 }

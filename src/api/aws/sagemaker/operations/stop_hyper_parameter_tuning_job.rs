@@ -9,6 +9,6 @@ use crate::app::{AppError, tuning_jobs};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let name = name(&call.input, "HyperParameterTuningJobName");
-    tuning_jobs::stop(call.app, call.scope, name).await?;
+    tuning_jobs::stop(call.app, &call.scope, &name).await?;
     Ok(Value::Null)
 }
