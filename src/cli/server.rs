@@ -176,7 +176,7 @@ fn open_executor(
     let mut process = ProcessSettings::new(settings.data_dir.clone(), binary, images.clone());
     if let Some(file) = config_file.and_then(|file| std::path::absolute(file).ok()) {
         // It may hold the database's password.
-        process.working_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
+        file.parent().unwrap_or(Path::new("/")).clone_into(&mut process.working_dir);
         process.masked.push(file);
     }
     if let Some(path) = Environment::of_process().get("PATH").and_then(|path| path.to_str()) {
