@@ -12,7 +12,15 @@ use crate::objects::Objects;
 use crate::store::Db;
 
 pub mod error;
+pub mod health;
+pub mod logs;
+pub mod tags;
+pub mod training_jobs;
+pub mod tuning_jobs;
+
 pub use error::AppError;
+// Rows are values: use cases answer with them, and the edges read them here, never from the store.
+pub use crate::store::rows::{Cursor, ListQuery, Page, SortKey, TrainingJob, TuningJob};
 
 /// What use cases need. Cheap to clone.
 #[derive(Debug, Clone)]

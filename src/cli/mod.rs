@@ -1,1 +1,3 @@
-//! Placeholder until its branch lands.
+//! The commands of the `tunesmith` binary.
+
+pub mod demo;

@@ -3,9 +3,11 @@
 //! Invariant: no async, no I/O, no clock, no randomness; every function is a function of its arguments.
 //! Storage, wire formats and processes belong to the modules that call this one.
 
+pub mod decide;
 pub mod names;
 pub mod outcome;
 pub mod request;
+pub mod rules;
 pub mod space;
 pub mod status;
 pub mod time;

@@ -17,6 +17,9 @@ pub struct Exit {
     pub failure: Option<String>,
     /// The last lines of stderr, at most 2 KiB.
     pub stderr_tail: String,
+    /// What the server found in its log that the user should know, such as metric definitions that never matched.
+    #[serde(default)]
+    pub remark: Option<String>,
 }
 
 /// Why an attempt was over.

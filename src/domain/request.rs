@@ -43,7 +43,7 @@ pub struct TuningConfig {
 }
 
 /// `HyperParameterTuningJobObjective`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Objective {
     /// Which way is better.
@@ -224,6 +224,19 @@ pub struct ResourceConfig {
     /// Disk, GB.
     #[serde(rename = "VolumeSizeInGB")]
     pub volume_size_in_gb: Option<i64>,
+}
+
+impl ResourceConfig {
+    /// Whether both ask for the same, as far as both say.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        agree(self.instance_type.as_ref(), other.instance_type.as_ref())
+            && agree(self.instance_count.as_ref(), other.instance_count.as_ref())
+            && agree(self.volume_size_in_gb.as_ref(), other.volume_size_in_gb.as_ref())
+    }
 }
 
 /// `StoppingCondition`.

@@ -175,6 +175,12 @@ impl Space {
 }
 
 impl Range {
+    /// Whether its values are a list of texts.
+    #[must_use]
+    pub const fn is_categorical(&self) -> bool {
+        matches!(self, Self::Categorical { .. })
+    }
+
     /// How many different values there are; `None` for a continuous range.
     #[must_use]
     pub fn cardinality(&self) -> Option<u64> {

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod images;
 pub mod log_format;
 pub mod process;
+pub mod simulated;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -180,7 +181,7 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Begins the stop sequence: SIGTERM, the spec's grace, SIGKILL.
     async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError>;
 
-    /// The files of an ended attempt's log, in order; they may be moved away by rename.
+    /// The files of an ended attempt's log, in order. They stay until `remove`; keeping them elsewhere is by link or copy.
     async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError>;
 
     /// What an ended attempt wrote.

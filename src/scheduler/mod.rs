@@ -1,16 +1,57 @@
 //! From rows to running training jobs and back.
+//!
+//! Two kinds of loop. *Deciding*: one loop per tuning job, run by the server that holds its lease (`tuning`), through
+//! one kind of transaction (`settle`). *Doing*: one agent per executor of this server (`agent`), which starts, follows
+//! (`drive`) and removes the attempts bound to that executor, and reports their ends (`report`).
+//!
+//! Invariants: intent is committed before its effect; every loop is level-triggered, woken early by events and by a
+//! timer anyway; nobody but an attempt's own executor starts or stops it. What to try is `search`'s to say, what must
+//! happen next is `domain::decide`'s.
 
-use std::sync::Arc;
+mod agent;
+mod drive;
+mod lease;
+mod report;
+mod settle;
+mod spec;
+pub mod study;
+mod transitions;
+mod tuning;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::{Clock, Wake};
 use crate::executor::Executor;
 use crate::executor::images::Images;
+use crate::metrics::{InvalidRegex, Scraper};
 use crate::objects::Objects;
-use crate::store::Db;
+use crate::scheduler::lease::{HEARTBEAT_EVERY, Standing};
+use crate::scheduler::report::Report;
+use crate::scheduler::spec::{Prepared, ReadDefinition};
+use crate::scheduler::tuning::TuningLoop;
+use crate::store::rows::Definition;
+use crate::store::{Db, StoreError, WriteClass, tuning_jobs};
+
+pub use spec::OBJECTIVE_HYPERPARAMETER;
+
+/// The timer of the loop that looks for tuning jobs.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Compiled definitions kept at most; each takes up to a few megabytes.
+const DEFINITIONS_KEPT: usize = 64;
 
 /// What the scheduler works with.
 #[derive(Debug, Clone)]
 pub struct SchedulerParts {
+    /// This server's identity: stable for a data directory, which one server holds at a time.
+    pub server_id: Uuid,
     /// The database.
     pub db: Db,
     /// The time.
@@ -27,18 +68,183 @@ pub struct SchedulerParts {
     pub max_running: usize,
 }
 
+/// Why a scheduling step failed; the step is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored study that cannot be searched.
+    #[error(transparent)]
+    Study(#[from] study::StudyError),
+    /// A tuning job without its definition.
+    #[error("tuning job {tuning_job} has no definition row")]
+    DefinitionMissing {
+        /// The tuning job.
+        tuning_job: Uuid,
+    },
+    /// A stored definition that does not read as one.
+    #[error("a stored definition does not parse")]
+    Definition {
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A stored metric definition that does not compile: Create refuses these.
+    #[error(transparent)]
+    Regex(#[from] InvalidRegex),
+    /// A strategy panicked.
+    #[error("the search panicked")]
+    SuggestionPanicked(#[source] tokio::task::JoinError),
+}
+
+/// What the loops share.
+#[derive(Debug)]
+struct Inner {
+    parts: SchedulerParts,
+    standing: Standing,
+    /// Wakes the executor's agent.
+    agent: Wake,
+    /// The loops of the tuning jobs that this server decides on.
+    loops: Mutex<HashMap<Uuid, LoopHandle>>,
+    /// Definitions in use, compiled once.
+    definitions: Mutex<HashMap<Uuid, Arc<Prepared>>>,
+    stopping: CancellationToken,
+}
+
+#[derive(Debug)]
+struct LoopHandle {
+    mailbox: mpsc::UnboundedSender<Report>,
+    wake: Wake,
+    task: JoinHandle<()>,
+}
+
+impl Inner {
+    /// A definition's row with its expressions compiled; kept for the next attempt.
+    fn prepared(&self, row: &Definition) -> Result<Arc<Prepared>, SchedulerError> {
+        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = definitions.get(&row.id) {
+            return Ok(Arc::clone(prepared));
+        }
+        let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
+        let scraper = Scraper::new(&read.metrics)?;
+        if definitions.len() >= DEFINITIONS_KEPT {
+            definitions.clear();
+        }
+        let prepared = Arc::new(Prepared { read, scraper });
+        definitions.insert(row.id, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    /// Hands a report to the tuning job's loop; gives it back where this server does not decide on that job.
+    fn deliver(&self, report: Report) -> Result<(), Box<Report>> {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        match loops.get(&report.tuning_job) {
+            Some(handle) => handle.mailbox.send(report).map_err(|refused| Box::new(refused.0)),
+            None => Err(Box::new(report)),
+        }
+    }
+}
+
 /// A running scheduler.
 #[derive(Debug)]
-pub struct Scheduler {}
+pub struct Scheduler {
+    inner: Arc<Inner>,
+    tasks: Vec<JoinHandle<()>>,
+}
 
 impl Scheduler {
     /// Starts the loops on the current runtime.
     #[must_use]
     pub fn start(parts: SchedulerParts) -> Self {
-        let _ = parts;
-        Self {}
+        let inner = Arc::new(Inner {
+            standing: Standing::new(parts.server_id),
+            parts,
+            agent: Wake::default(),
+            loops: Mutex::default(),
+            definitions: Mutex::default(),
+            stopping: CancellationToken::new(),
+        });
+        let tasks = vec![
+            tokio::spawn(heartbeat(Arc::clone(&inner))),
+            tokio::spawn(sweep(Arc::clone(&inner))),
+            tokio::spawn(agent::Agent::new(Arc::clone(&inner)).run()),
+        ];
+        Self { inner, tasks }
     }
 
     /// Ends the loops after what they are committing; training goes on.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.inner.stopping.cancel();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        let loops = std::mem::take(&mut *self.inner.loops.lock().unwrap_or_else(PoisonError::into_inner));
+        for handle in loops.into_values() {
+            let _ = handle.task.await;
+        }
+        if let Err(error) = self.inner.standing.leave(&self.inner.parts.db).await {
+            tracing::warn!(error = crate::telemetry::chain(&error), "could not give the leases up; they expire");
+        }
+    }
+}
+
+/// Keeps this server's heartbeat.
+async fn heartbeat(inner: Arc<Inner>) {
+    while !inner.stopping.is_cancelled() {
+        match inner.standing.beat(&inner.parts.db).await {
+            Ok(()) => inner.parts.wake.wake(),
+            Err(error) => tracing::error!(error = crate::telemetry::chain(&error), "the heartbeat was not written"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+            () = inner.stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Finds tuning jobs that need a loop, takes their leases, and passes wake-ups on.
+async fn sweep(inner: Arc<Inner>) {
+    while !inner.stopping.is_cancelled() {
+        if inner.standing.holds()
+            && let Err(error) = take_over(&inner).await
+        {
+            tracing::error!(error = crate::telemetry::chain(&error), "tuning jobs could not be looked up");
+        }
+        tokio::select! {
+            () = inner.parts.wake.wait(SWEEP) => {}
+            () = inner.stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Starts a loop for each unfinished tuning job that has none and whose lease is to be had; wakes the others.
+async fn take_over(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let unfinished = inner.parts.db.read(|tx| Box::pin(tuning_jobs::unfinished(tx))).await?;
+    let missing: Vec<Uuid> = {
+        let mut loops = inner.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.retain(|_, handle| !handle.task.is_finished());
+        loops.values().for_each(|handle| handle.wake.wake());
+        unfinished.into_iter().filter(|id| !loops.contains_key(id)).collect()
+    };
+    for id in missing {
+        let server = inner.standing.server();
+        let lease = inner
+            .parts
+            .db
+            .write(WriteClass::Scheduling, move |tx| Box::pin(tuning_jobs::acquire_lease(tx, id, server)))
+            .await?;
+        if let Some(epoch) = lease {
+            start_loop(inner, id, epoch);
+        }
+    }
+    Ok(())
+}
+
+fn start_loop(inner: &Arc<Inner>, id: Uuid, epoch: i64) {
+    let (mailbox, incoming) = mpsc::unbounded_channel();
+    let wake = Wake::default();
+    let tuning = TuningLoop { inner: Arc::clone(inner), id, epoch, mailbox: incoming, wake: wake.clone() };
+    let handle = LoopHandle { mailbox, wake, task: tokio::spawn(tuning.run()) };
+    inner.loops.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
 }

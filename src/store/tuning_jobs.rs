@@ -19,6 +19,12 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     todo!()
 }
 
+/// The job of an id.
+pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreError> {
+    let _ = (tx, id);
+    todo!()
+}
+
 /// Locks the row until the end of the transaction and returns it: the first statement of every scheduling transaction.
 pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreError> {
     let _ = (tx, id);

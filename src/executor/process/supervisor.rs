@@ -74,6 +74,7 @@ pub fn run(folder: &Path) -> ExitCode {
         cause: ExitCause::Infrastructure { message: format!("the supervisor could not start the program: {error}") },
         failure: None,
         stderr_tail: String::new(),
+        remark: None,
     });
     match folder.write_exit(&exit) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,7 +123,14 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     // After the pipe is open: a request is seen here or there.
     if folder.stop_marker().exists() {
         let cause = ExitCause::Stopped;
-        return Ok(Exit { started_at: None, ended_at: clock.now(), cause, failure: None, stderr_tail: String::new() });
+        return Ok(Exit {
+            started_at: None,
+            ended_at: clock.now(),
+            cause,
+            failure: None,
+            stderr_tail: String::new(),
+            remark: None,
+        });
     }
     if let Some(sandbox) = &plan.sandbox {
         sandbox::prepare(sandbox.user_namespace).map_err(|error| io::Error::other(error.text()))?;
@@ -321,7 +329,14 @@ impl Attempt<'_> {
             (None, None) => ExitCause::Infrastructure { message: "the program was ended from outside".into() },
         };
         let failure = read_failure(self.folder);
-        Exit { started_at, ended_at: self.clock.now(), cause, failure, stderr_tail: self.log.stderr_tail() }
+        Exit {
+            started_at,
+            ended_at: self.clock.now(),
+            cause,
+            failure,
+            stderr_tail: self.log.stderr_tail(),
+            remark: None,
+        }
     }
 }
 

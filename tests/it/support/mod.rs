@@ -1,3 +1,7 @@
-//! What tests of several areas share.
+//! What tests of several areas share: databases, a served application, the process executor.
 
-pub(crate) mod executor_harness;
+pub mod app;
+pub mod database;
+pub mod documents;
+pub mod executor_harness;
+pub mod model;

@@ -1,0 +1,101 @@
+//! What the lists have in common: reading filters, sort and token; sealing the next token.
+//!
+//! Invariant: a token goes on with the list that it was returned for: everything in the request but the token and the
+//! page size is part of what it is sealed for.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::aws::Call;
+use crate::api::aws::tokens::Tokens;
+use crate::app::{AppError, Cursor, ListQuery, Page, SortKey};
+use crate::domain::names::Scope;
+use crate::domain::time::Timestamp;
+
+/// `MaxResults` where it is not given.
+const DEFAULT_PAGE: u32 = 10;
+
+/// The members that lists take; each operation's model says which of them it has.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", bound = "S: Deserialize<'de>")]
+struct ListInput<S> {
+    sort_by: Option<SortKey>,
+    sort_order: Option<String>,
+    status_equals: Option<S>,
+    name_contains: Option<String>,
+    creation_time_after: Option<f64>,
+    creation_time_before: Option<f64>,
+    last_modified_time_after: Option<f64>,
+    last_modified_time_before: Option<f64>,
+    max_results: Option<u32>,
+    next_token: Option<String>,
+}
+
+/// One list call: the query that it asks for, and what its tokens are sealed for.
+#[derive(Debug)]
+pub struct List<'a, S> {
+    /// What to ask the use case for.
+    pub query: ListQuery<S, SortKey>,
+    operation: &'static str,
+    scope: Scope,
+    filters: String,
+    tokens: &'a Tokens,
+}
+
+impl<'a, S: serde::de::DeserializeOwned> List<'a, S> {
+    /// Reads a list call's input. `sort_by` is the operation's default; every list ascends by default.
+    pub fn read(operation: &'static str, call: &Call<'a>, sort_by: SortKey) -> Result<Self, AppError> {
+        let filters = filters(&call.input);
+        let input: ListInput<S> = read(&call.input)?;
+        let open = |token: String| call.tokens.open(operation, &call.scope, &filters, &token);
+        let after: Option<Cursor> = input.next_token.map(open).transpose()?;
+        let query = ListQuery {
+            sort_by: input.sort_by.unwrap_or(sort_by),
+            descending: input.sort_order.as_deref() == Some("Descending"),
+            status: input.status_equals,
+            name_contains: input.name_contains.filter(|text| !text.is_empty()),
+            created_after: input.creation_time_after.map(timestamp),
+            created_before: input.creation_time_before.map(timestamp),
+            modified_after: input.last_modified_time_after.map(timestamp),
+            modified_before: input.last_modified_time_before.map(timestamp),
+            limit: input.max_results.unwrap_or(DEFAULT_PAGE).clamp(1, 100),
+            after,
+        };
+        Ok(Self { query, operation, scope: call.scope.clone(), filters, tokens: call.tokens })
+    }
+
+    /// The response: the rendered items under `member`, and the token of the next page.
+    pub fn respond(&self, member: &str, items: &[Value], next: Option<&Cursor>) -> Value {
+        let mut response = json!({ member: items });
+        if let Some(cursor) = next {
+            response["NextToken"] = json!(self.tokens.seal(self.operation, &self.scope, &self.filters, cursor));
+        }
+        response
+    }
+}
+
+/// The members of a request document that an operation reads.
+pub fn read<T: serde::de::DeserializeOwned>(input: &Value) -> Result<T, AppError> {
+    T::deserialize(input).map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))
+}
+
+/// Renders each row of a page.
+pub fn rows<T>(page: &Page<T>, render: impl Fn(&T) -> Value) -> Vec<Value> {
+    page.items.iter().map(render).collect()
+}
+
+/// What a token is sealed for: the request without the members that may differ from page to page, in one order.
+fn filters(input: &Value) -> String {
+    let members = input.as_object().into_iter().flatten();
+    let kept: BTreeMap<&String, &Value> =
+        members.filter(|(name, _)| !matches!(name.as_str(), "NextToken" | "MaxResults")).collect();
+    json!(kept).to_string()
+}
+
+/// Epoch seconds, perhaps with a fraction.
+#[expect(clippy::cast_possible_truncation, reason = "a float cast saturates: a far time stays a far time")]
+fn timestamp(seconds: f64) -> Timestamp {
+    Timestamp((seconds * 1000.0).round() as i64)
+}

@@ -1,0 +1,216 @@
+//! Training jobs: describe, list, stop, delete.
+//!
+//! Invariant: a stop changes intent only, under the locks of the tuning job and then of the training job; a training
+//! job that a running tuning job still learns from is not deleted, since suggestions replay from that history.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, tuning_jobs as tuning};
+use crate::domain::names::{AttemptId, Scope};
+use crate::domain::request::{MetricDefinition, Objective};
+use crate::domain::status::{SecondaryStatus, TrainingStatus, Transition};
+use crate::domain::time::Timestamp;
+use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
+
+/// A row of `definitions`, read.
+#[derive(Debug, Clone)]
+pub struct DefinitionView {
+    /// The tuning job's name at the time.
+    pub tuning_job_name: Option<String>,
+    /// The `TrainingJobDefinition` of the request.
+    pub document: Value,
+    /// The metric definitions in force.
+    pub metric_definitions: Vec<MetricDefinition>,
+    /// The objective; none for a training job without a tuning job.
+    pub objective: Option<Objective>,
+}
+
+/// A training job and what it shares with others.
+#[derive(Debug, Clone)]
+pub struct TrainingJobView {
+    /// The row.
+    pub job: TrainingJob,
+    /// What it trains.
+    pub definition: Arc<DefinitionView>,
+}
+
+impl DefinitionView {
+    /// Reads the definition of an id, which a job's row names.
+    pub(crate) async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Self, AppError> {
+        let row = definitions::get(tx, id)
+            .await?
+            .ok_or_else(|| AppError::Internal(format!("definition {id} is missing").into()))?;
+        let objective = row.objective.as_deref().map(serde_json::from_str).transpose();
+        Ok(Self {
+            tuning_job_name: row.tuning_job_name,
+            document: serde_json::from_str(&row.document).map_err(AppError::unreadable)?,
+            metric_definitions: serde_json::from_str(&row.metric_definitions).map_err(AppError::unreadable)?,
+            objective: objective.map_err(AppError::unreadable)?,
+        })
+    }
+}
+
+/// A training job with what it trains.
+pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TrainingJobView, AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    app.db
+        .read(move |tx| {
+            Box::pin(async move {
+                let job = find(tx, &scope, &name).await?;
+                let definition = Arc::new(DefinitionView::get(tx, job.definition_id).await?);
+                Ok(TrainingJobView { job, definition })
+            })
+        })
+        .await
+}
+
+/// A page of the scope's training jobs.
+pub async fn list(
+    app: &App,
+    scope: &Scope,
+    query: ListQuery<TrainingStatus, SortKey>,
+) -> Result<Page<TrainingJob>, AppError> {
+    let scope = scope.clone();
+    app.db
+        .read(move |tx| Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
+        .await
+}
+
+/// A page of a tuning job's training jobs, each with what it trains.
+pub async fn list_of_tuning_job(
+    app: &App,
+    scope: &Scope,
+    tuning_job: &str,
+    query: ListQuery<TrainingStatus, SortKey>,
+) -> Result<Page<TrainingJobView>, AppError> {
+    let (scope, tuning_job) = (scope.clone(), tuning_job.to_owned());
+    app.db
+        .read(move |tx| {
+            Box::pin(async move {
+                let id = tuning::find(tx, &scope, &tuning_job).await?.id;
+                let page = training_jobs::list_of_tuning_job(tx, id, &query).await?;
+                let mut definitions = HashMap::new();
+                let mut items = Vec::with_capacity(page.items.len());
+                for job in page.items {
+                    let definition = match definitions.get(&job.definition_id) {
+                        Some(known) => Arc::clone(known),
+                        None => Arc::new(DefinitionView::get(tx, job.definition_id).await?),
+                    };
+                    definitions.insert(job.definition_id, Arc::clone(&definition));
+                    items.push(TrainingJobView { job, definition });
+                }
+                Ok(Page { items, next: page.next })
+            })
+        })
+        .await
+}
+
+/// Asks a training job to stop. Asking twice is asking once.
+pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    let now = app.clock.now();
+    app.db
+        .write(WriteClass::Api, move |tx| {
+            let (scope, name) = (scope.clone(), name.clone());
+            Box::pin(async move {
+                let mut job = find_and_lock(tx, &scope, &name).await?.job;
+                if job.status.is_terminal() {
+                    return Err(AppError::Validation(format!(
+                        "The request was rejected because the training job is in status {}.",
+                        job.status
+                    )));
+                }
+                if job.stop_requested_at.is_none() {
+                    job.stop_requested_at = Some(now);
+                    job.modified_at = now;
+                    begin_stopping(&mut job, now);
+                    training_jobs::update(tx, &job).await?;
+                }
+                Ok(())
+            })
+        })
+        .await?;
+    app.wake.wake();
+    Ok(())
+}
+
+/// Shows a job as stopping; how far that is belongs to the scheduler.
+fn begin_stopping(job: &mut TrainingJob, now: Timestamp) {
+    job.status = TrainingStatus::Stopping;
+    if job.secondary == SecondaryStatus::Stopping {
+        return;
+    }
+    job.secondary = SecondaryStatus::Stopping;
+    let now = job.transitions.last().map_or(now, |last| last.start.max(now));
+    if let Some(last) = job.transitions.last_mut() {
+        last.end.get_or_insert(now);
+    }
+    let message = "Stopping the training job".to_owned();
+    job.transitions.push(Transition { status: SecondaryStatus::Stopping, start: now, end: None, message });
+}
+
+/// Deletes a training job that is over, with its kept log; its name can be used again. Its artifacts stay.
+pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    let job = app
+        .db
+        .write(WriteClass::Api, move |tx| {
+            let (scope, name) = (scope.clone(), name.clone());
+            Box::pin(async move {
+                let Locked { job, learned_from_by } = find_and_lock(tx, &scope, &name).await?;
+                if !job.status.is_terminal() {
+                    return Err(AppError::InUse(format!(
+                        "The training job {} is in status {}. Stop it, and delete it once it is Stopped.",
+                        job.name, job.status
+                    )));
+                }
+                if let Some(tuning_job) = learned_from_by {
+                    return Err(AppError::InUse(format!(
+                        "The training job {} is part of the hyperparameter tuning job {tuning_job}, which is still \
+                         running and learns from it. Delete it once the tuning job is over.",
+                        job.name
+                    )));
+                }
+                training_jobs::delete(tx, job.id).await?;
+                Ok(job)
+            })
+        })
+        .await?;
+    for number in 1..=job.attempts {
+        let attempt = AttemptId { training_job: job.id, number };
+        // The row is gone, so the call has succeeded; a log that stays costs space only.
+        if let Err(error) = app.objects.remove_log(attempt).await {
+            tracing::warn!(%attempt, %error, "the log of a deleted training job could not be removed");
+        }
+    }
+    Ok(())
+}
+
+/// The training job of a name, or the service's refusal.
+pub(crate) async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<TrainingJob, AppError> {
+    training_jobs::find(tx, scope, name).await?.ok_or_else(AppError::no_training_job)
+}
+
+/// A locked training job.
+struct Locked {
+    job: TrainingJob,
+    /// The name of its tuning job, where that is not over.
+    learned_from_by: Option<String>,
+}
+
+/// Locks a training job after its tuning job: every transaction takes locks in this order.
+async fn find_and_lock(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Locked, AppError> {
+    let found = find(tx, scope, name).await?;
+    let parent = match found.tuning_job_id {
+        Some(id) => tuning_jobs::lock(tx, id).await?,
+        None => None,
+    };
+    let learned_from_by = parent.filter(|parent| !parent.status.is_terminal()).map(|parent| parent.name);
+    // It may have been deleted while this waited for the locks.
+    let job = training_jobs::lock(tx, found.id).await?.ok_or_else(AppError::no_training_job)?;
+    Ok(Locked { job, learned_from_by })
+}

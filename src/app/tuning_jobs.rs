@@ -1,0 +1,276 @@
+//! Tuning jobs: create, describe, list, stop, delete.
+//!
+//! Invariant: the request is kept as it came; what is derived from it stands beside it. A tuning job's end, and all
+//! that happens to its training jobs, is the scheduler's.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::training_jobs::{DefinitionView, TrainingJobView};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob};
+use crate::domain::names::Scope;
+use crate::domain::request::{Tag, TuningRequest};
+use crate::domain::rules::{self, Plan, RuleError};
+use crate::domain::status::TuningStatus;
+use crate::domain::time::Timestamp;
+use crate::metrics::Scraper;
+use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
+use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
+
+/// All that Describe shows.
+#[derive(Debug, Clone)]
+pub struct TuningJobView {
+    /// The row.
+    pub job: TuningJob,
+    /// What its training jobs share.
+    pub definition: Arc<DefinitionView>,
+    /// The best training job, unless it was deleted since.
+    pub best: Option<TrainingJobView>,
+    /// When it was read: a running job's run time counts to here.
+    pub now: Timestamp,
+}
+
+/// What Create commits.
+#[derive(Debug)]
+struct NewJob {
+    job: TuningJob,
+    definition: Definition,
+    tags: Vec<Tag>,
+}
+
+/// Creates a tuning job from a request that is valid under the service model, and returns its ARN. `raw` is the same
+/// request as it came.
+pub async fn create(app: &App, scope: Scope, input: &Value, raw: &str) -> Result<String, AppError> {
+    use serde::Deserialize as _;
+    let request = TuningRequest::deserialize(input)
+        .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
+    let plan = check(app, &request)?;
+    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input, raw)?);
+    let arn = new.job.scope.tuning_job_arn(&new.job.name);
+    let quota = app.quotas.concurrent_tuning_jobs;
+    let (id, seed) = (new.job.id, new.job.seed);
+    app.db
+        .write(WriteClass::Api, move |tx| {
+            let new = Arc::clone(&new);
+            Box::pin(async move { insert(tx, &new, quota).await })
+        })
+        .await?;
+    tracing::info!(tuning_job = %arn, %id, seed, "created");
+    app.wake.wake();
+    Ok(arn)
+}
+
+/// Everything that can be refused without the database.
+fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
+    let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
+    let name = definition.algorithm_specification.training_image.as_deref().ok_or(RuleError::NoImage)?;
+    let image = app.images.find(name).ok_or_else(|| unregistered(app, name))?;
+    let plan = rules::plan(request, &image.metric_definitions, app.quotas.training_jobs_per_tuning_job)?;
+    within("training_jobs_per_tuning_job", app.quotas.training_jobs_per_tuning_job, plan.max_jobs)?;
+    let parallel = request.config.resource_limits.max_parallel_training_jobs;
+    within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
+    Scraper::new(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
+    Ok(plan)
+}
+
+fn unregistered(app: &App, name: &str) -> AppError {
+    let registered: Vec<&str> = app.images.names().collect();
+    AppError::Validation(format!(
+        "The training image [{name}] is not registered with this server. The registered images are [{}]. Use one of \
+         them, or add an [[images]] entry to the server's configuration.",
+        registered.join(", ")
+    ))
+}
+
+fn within(quota: &'static str, limit: u32, asked: u32) -> Result<(), AppError> {
+    let what = match quota {
+        "parallel_training_jobs" => "Maximum number of parallel training jobs per hyperparameter tuning job",
+        _ => "Maximum number of training jobs per hyperparameter tuning job",
+    };
+    if asked <= limit { Ok(()) } else { Err(exceeded(what, quota, "Training Jobs", limit, 0, asked)) }
+}
+
+/// A used-up quota in the service's words, with the setting that raises it.
+fn exceeded(what: &str, setting: &str, unit: &str, limit: u32, used: u32, asked: u32) -> AppError {
+    AppError::LimitExceeded(format!(
+        "The account-level service limit '{what}' is {limit} {unit}, with current utilization of {used} {unit} and a \
+         request delta of {asked} {unit}. Ask for less, or raise the quota {setting} in the server's configuration."
+    ))
+}
+
+fn new_job(
+    now: Timestamp,
+    scope: Scope,
+    request: &TuningRequest,
+    plan: &Plan,
+    input: &Value,
+    raw: &str,
+) -> Result<NewJob, AppError> {
+    let limits = &request.config.resource_limits;
+    let definition = Definition {
+        id: Uuid::new_v4(),
+        tuning_job_name: Some(request.name.clone()),
+        document: input["TrainingJobDefinition"].to_string(),
+        metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
+        objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
+    };
+    let job = TuningJob {
+        id: Uuid::new_v4(),
+        scope,
+        name: request.name.clone(),
+        status: TuningStatus::InProgress,
+        strategy: request.config.strategy,
+        request: raw.to_owned(),
+        definition_id: definition.id,
+        seed: request.config.random_seed.unwrap_or_else(draw_seed),
+        max_jobs: plan.max_jobs,
+        max_parallel: limits.max_parallel_training_jobs,
+        max_runtime_ms: limits.max_runtime_in_seconds.map(|seconds| seconds.saturating_mul(1000)),
+        created_at: now,
+        modified_at: now,
+        ended_at: None,
+        stop_requested_at: None,
+        failure_reason: None,
+        counters: TrainingCounters::default(),
+        objective: ObjectiveCounters::default(),
+        best: None,
+        observed: 0,
+        inserted: 0,
+        not_improving: 0,
+        exhausted: false,
+        lease_owner: None,
+        lease_epoch: 0,
+    };
+    Ok(NewJob { job, definition, tags: request.tags.clone().unwrap_or_default() })
+}
+
+/// A seed that the user could have sent as `RandomSeed`: 31 random bits, folded from an id so that none of the id's fixed
+/// bits remains alone.
+fn draw_seed() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    let mixed = high ^ low.rotate_left(32);
+    (mixed ^ (mixed >> 32)) & 0x7fff_ffff
+}
+
+async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppError> {
+    let taken = || {
+        let name = &new.job.name;
+        AppError::InUse(format!(
+            "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
+        ))
+    };
+    if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
+        return Err(taken());
+    }
+    let used = tuning_jobs::count_unfinished(tx, &new.job.scope).await?;
+    if used >= quota {
+        let what = "Maximum number of concurrent hyperparameter tuning jobs";
+        return Err(exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1));
+    }
+    definitions::insert(tx, &new.definition).await?;
+    tuning_jobs::insert(tx, &new.job).await.map_err(|error| match error {
+        StoreError::NameTaken { .. } => taken(),
+        other => other.into(),
+    })?;
+    if !new.tags.is_empty() {
+        tags::set(tx, &new.job.scope.tuning_job_arn(&new.job.name), &new.tags).await?;
+    }
+    Ok(())
+}
+
+/// A tuning job with what Describe shows beside it, from one consistent read.
+pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobView, AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    let now = app.clock.now();
+    let (job, definition, best) = app
+        .db
+        .read(move |tx| {
+            Box::pin(async move {
+                let job = find(tx, &scope, &name).await?;
+                let definition = DefinitionView::get(tx, job.definition_id).await?;
+                let best = match job.best {
+                    Some((id, _)) => training_jobs::get(tx, id).await?,
+                    None => None,
+                };
+                Ok::<_, AppError>((job, Arc::new(definition), best))
+            })
+        })
+        .await?;
+    let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
+    Ok(TuningJobView { job, definition, best, now })
+}
+
+/// A page of the scope's tuning jobs.
+pub async fn list(
+    app: &App,
+    scope: &Scope,
+    query: ListQuery<TuningStatus, SortKey>,
+) -> Result<Page<TuningJob>, AppError> {
+    let scope = scope.clone();
+    app.db
+        .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
+        .await
+}
+
+/// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.
+pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    let now = app.clock.now();
+    app.db
+        .write(WriteClass::Api, move |tx| {
+            let (scope, name) = (scope.clone(), name.clone());
+            Box::pin(async move {
+                let mut job = find_and_lock(tx, &scope, &name).await?;
+                if job.status.is_terminal() {
+                    return Err(AppError::Validation(format!(
+                        "The request was rejected because the hyperparameter tuning job {} is already in status {}.",
+                        job.name, job.status
+                    )));
+                }
+                if job.status == TuningStatus::InProgress {
+                    job.status = TuningStatus::Stopping;
+                    job.stop_requested_at = Some(now);
+                    job.modified_at = now;
+                    tuning_jobs::update(tx, &job).await?;
+                }
+                Ok(())
+            })
+        })
+        .await?;
+    app.wake.wake();
+    Ok(())
+}
+
+/// Deletes a tuning job that is over; its training jobs and their artifacts stay.
+pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    app.db
+        .write(WriteClass::Api, move |tx| {
+            let (scope, name) = (scope.clone(), name.clone());
+            Box::pin(async move {
+                let job = find_and_lock(tx, &scope, &name).await?;
+                if !job.status.is_terminal() {
+                    return Err(AppError::Validation(format!(
+                        "The hyperparameter tuning job {} can't be deleted because it is in status {}, which is not in \
+                         a terminal state. Stop it, and delete it once it is Stopped.",
+                        job.name, job.status
+                    )));
+                }
+                tuning_jobs::delete(tx, job.id).await.map_err(AppError::from)
+            })
+        })
+        .await
+}
+
+/// The tuning job of a name, or the service's refusal.
+pub(crate) async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<TuningJob, AppError> {
+    tuning_jobs::find(tx, scope, name).await?.ok_or_else(|| AppError::no_tuning_job(name))
+}
+
+async fn find_and_lock(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<TuningJob, AppError> {
+    let id = find(tx, scope, name).await?.id;
+    // It may have been deleted while this waited for the lock.
+    tuning_jobs::lock(tx, id).await?.ok_or_else(|| AppError::no_tuning_job(name))
+}

@@ -1,0 +1,168 @@
+//! Requests that break one rule each, and the word of the refusal that says what to change.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn valid() -> Value {
+    json!({
+        "HyperParameterTuningJobName": "tune",
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 2},
+            "ParameterRanges": {
+                "IntegerParameterRanges": [{"Name": "depth", "MinValue": "1", "MaxValue": "3"}],
+                "CategoricalParameterRanges": [{"Name": "kind", "Values": ["a", "b"]}]
+            }
+        },
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": {"epochs": "3"},
+            "AlgorithmSpecification": {
+                "TrainingImage": "local/x:1",
+                "TrainingInputMode": "File",
+                "MetricDefinitions": [{"Name": "loss", "Regex": "loss=(.*)"}]
+            },
+            "InputDataConfig": [
+                {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://data/a/"}}}
+            ],
+            "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "CheckpointConfig": {"S3Uri": "s3://data/ck", "LocalPath": "/opt/ml/checkpoints"},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60}
+        }
+    })
+}
+
+/// The plan of the valid request with the value at a JSON pointer changed; `null` removes it.
+fn planned(pointer: &str, value: Value) -> Result<Plan, RuleError> {
+    let mut request = valid();
+    let (parent, member) = pointer.rsplit_once('/').unwrap();
+    let parent = request.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(list) => list[member.parse::<usize>().unwrap()] = value,
+        parent => parent[member] = value,
+    }
+    plan(&serde_json::from_value(request).unwrap(), &[], 10_000)
+}
+
+fn refusal(pointer: &str, value: Value) -> String {
+    planned(pointer, value).expect_err(pointer).to_string()
+}
+
+const CONFIG: &str = "/HyperParameterTuningJobConfig";
+const LIMITS: &str = "/HyperParameterTuningJobConfig/ResourceLimits";
+const RANGES: &str = "/HyperParameterTuningJobConfig/ParameterRanges";
+const CHANNEL: &str = "/TrainingJobDefinition/InputDataConfig/0";
+
+#[test]
+fn a_valid_request_is_planned_as_it_stands() {
+    let plan = planned("/HyperParameterTuningJobName", json!("tune")).unwrap();
+    assert_eq!((plan.max_jobs, plan.space.parameters.len(), plan.metric_definitions.len()), (6, 2, 1));
+}
+
+#[test]
+fn every_broken_rule_is_named_with_what_to_change() {
+    let channel = valid().pointer("/TrainingJobDefinition/InputDataConfig/0").unwrap().clone();
+    let many: Vec<Value> =
+        (0..31).map(|i| json!({"Name": format!("p{i}"), "MinValue": "0", "MaxValue": "9"})).collect();
+    let statics: serde_json::Map<String, Value> = (0..98).map(|i| (format!("s{i}"), json!("1"))).collect();
+    let definition = "/TrainingJobDefinition";
+    let cases = [
+        ("/TrainingJobDefinition".into(), Value::Null, "TrainingJobDefinition is required"),
+        (format!("{CONFIG}/HyperParameterTuningJobObjective"), Value::Null, "A metric is required for this"),
+        (
+            format!("{CONFIG}/HyperParameterTuningJobObjective/MetricName"),
+            json!("auc"),
+            "the defined metrics are [loss]",
+        ),
+        (RANGES.into(), Value::Null, "at least one integer, continuous or categorical"),
+        (RANGES.into(), json!({"ContinuousParameterRanges": many}), "[31] ranges in all"),
+        (format!("{RANGES}/CategoricalParameterRanges/0/Name"), json!("epochs"), "both in ParameterRanges and in"),
+        (format!("{RANGES}/CategoricalParameterRanges/0/Name"), json!("_tuning_objective_metric"), "is reserved"),
+        (format!("{definition}/StaticHyperParameters"), json!({"_tuning_objective_metric": "x"}), "is reserved"),
+        (format!("{definition}/StaticHyperParameters"), Value::Object(statics), "[101] hyperparameters"),
+        (format!("{RANGES}/IntegerParameterRanges/0/MaxValue"), json!("0"), "must be less than its MaxValue"),
+        (format!("{CONFIG}/Strategy"), json!("Grid"), "depth is not categorical"),
+        (format!("{LIMITS}/MaxNumberOfTrainingJobs"), Value::Null, "MaxNumberOfTrainingJobs or MaxRuntimeInSeconds"),
+        (format!("{CHANNEL}/ChannelName"), json!(".."), "can't be the name of a folder"),
+        (format!("{definition}/InputDataConfig"), json!([channel, channel]), "used more than once"),
+        (format!("{CHANNEL}/DataSource"), json!({}), "has no S3DataSource"),
+        (format!("{CHANNEL}/DataSource/S3DataSource/S3Uri"), json!("https://evil/x"), "begin with s3://"),
+        (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://data/../x"), "empty part, `.` or `..`"),
+        (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://../x"), "the bucket must be"),
+        (format!("{definition}/CheckpointConfig/LocalPath"), json!("/etc"), "not beneath /opt/ml"),
+        (format!("{definition}/CheckpointConfig/LocalPath"), json!("/opt/ml/../../etc"), "`.` or `..`"),
+        (format!("{definition}/CheckpointConfig/LocalPath"), json!("/opt/ml/model"), "the service itself uses"),
+        (format!("{definition}/ResourceConfig"), Value::Null, "Either ResourceConfig or"),
+        (format!("{definition}/ResourceConfig/InstanceCount"), json!(0), "must be at least 1"),
+        (format!("{definition}/ResourceConfig/InstanceType"), Value::Null, "InstanceType is required"),
+        (
+            format!("{definition}/HyperParameterTuningResourceConfig"),
+            json!({"InstanceType": "ml.c5.large", "InstanceCount": 1}),
+            "Provide only one",
+        ),
+        (format!("{definition}/StoppingCondition/MaxRuntimeInSeconds"), json!(2_419_201), "more than 28 days"),
+        ("/Tags".into(), json!([{"Key": "a", "Value": ""}, {"Key": "a", "Value": "x"}]), "more than once"),
+        ("/Tags".into(), json!([{"Key": "AWS:x", "Value": ""}]), "reserved prefix"),
+    ];
+    for (pointer, value, word) in cases {
+        let text = refusal(&pointer, value);
+        assert!(text.contains(word), "{pointer}: {text}");
+    }
+}
+
+#[test]
+fn a_discrete_space_smaller_than_the_budget_is_refused_in_the_services_words() {
+    assert_eq!(
+        refusal(&format!("{LIMITS}/MaxNumberOfTrainingJobs"), json!(7)),
+        "You don't have enough combinations of hyperparameter ranges. The total number of hyperparameter combinations \
+         for the provided ranges [6.0] must be equal or greater than the value of MaxNumberOfJobs, [7]. Provide \
+         additional ranges."
+    );
+}
+
+#[test]
+fn a_grid_derives_its_budget_and_holds_a_given_one_to_it() {
+    let mut request = valid();
+    request["HyperParameterTuningJobConfig"]["Strategy"] = json!("Grid");
+    request["HyperParameterTuningJobConfig"]["ParameterRanges"] = json!({"CategoricalParameterRanges": [
+        {"Name": "a", "Values": ["1", "2", "3"]}, {"Name": "b", "Values": ["1", "2"]}]});
+    let planned = |n: Value| {
+        let mut request = request.clone();
+        request["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"] = n;
+        plan(&serde_json::from_value(request).unwrap(), &[], 10_000)
+    };
+    assert_eq!(planned(Value::Null).unwrap().max_jobs, 6);
+    assert_eq!(planned(json!(6)).unwrap().max_jobs, 6);
+    assert_eq!(planned(json!(5)), Err(RuleError::GridBudget { combinations: 6, given: 5 }));
+}
+
+#[test]
+fn a_run_time_alone_bounds_a_search_by_what_the_space_has_and_the_quota_allows() {
+    let mut request = valid();
+    request["HyperParameterTuningJobConfig"]["ResourceLimits"] =
+        json!({"MaxParallelTrainingJobs": 2, "MaxRuntimeInSeconds": 600});
+    let jobs = |request: &Value, quota| plan(&serde_json::from_value(request.clone()).unwrap(), &[], quota).unwrap();
+    assert_eq!(jobs(&request, 10_000).max_jobs, 6);
+    assert_eq!(jobs(&request, 4).max_jobs, 4);
+    request["HyperParameterTuningJobConfig"]["ParameterRanges"]["ContinuousParameterRanges"] =
+        json!([{"Name": "x", "MinValue": "0", "MaxValue": "1"}]);
+    assert_eq!(jobs(&request, 10_000).max_jobs, 10_000);
+}
+
+#[test]
+fn the_images_metrics_serve_a_request_without_its_own() {
+    let registered = [MetricDefinition { name: "loss".into(), regex: "l=(.*)".into() }];
+    let mut request = valid();
+    request["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"] = Value::Null;
+    let request: TuningRequest = serde_json::from_value(request).unwrap();
+    assert_eq!(plan(&request, &registered, 10).unwrap().metric_definitions, registered);
+    assert!(matches!(plan(&request, &[], 10), Err(RuleError::NoObjectiveMetric(_))));
+}
+
+#[test]
+fn both_resource_members_may_stand_where_they_agree() {
+    let same = json!({"InstanceType": "ml.m5.large", "InstanceCount": 1});
+    assert!(planned("/TrainingJobDefinition/HyperParameterTuningResourceConfig", same).is_ok());
+}

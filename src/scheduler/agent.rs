@@ -1,0 +1,259 @@
+//! The doing side: what the rows ask of this server's executor.
+//!
+//! Invariant: level-triggered and idempotent. Each pass compares the rows bound to the executor with what is being
+//! driven: an attempt that was inserted is driven to its end (after a restart too), one that has ended is removed, one
+//! that no row knows is removed. Admission is bounded by `max_running`; what already runs is always followed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::domain::names::AttemptId;
+use crate::domain::status::AttemptState;
+use crate::executor::Observed;
+use crate::scheduler::drive::{Drive, stopped_before_start};
+use crate::scheduler::report::{Report, record};
+use crate::scheduler::{Inner, SchedulerError};
+use crate::store::rows::Attempt;
+use crate::store::{WriteClass, attempts};
+
+/// The timer of the pass.
+const PASS: Duration = Duration::from_secs(1);
+
+/// How often the executor is asked for attempts that no row knows.
+const ORPHANS_EVERY: Duration = Duration::from_secs(30);
+
+/// A report that has not reached the rows by then is made again.
+const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One executor's agent.
+pub struct Agent {
+    inner: Arc<Inner>,
+    driving: HashMap<AttemptId, Driving>,
+    reported: HashMap<AttemptId, Instant>,
+    removals: JoinSet<Option<AttemptId>>,
+    removed: HashSet<AttemptId>,
+    orphans_due: Instant,
+}
+
+struct Driving {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    /// An agent that drives nothing yet.
+    pub fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            driving: HashMap::new(),
+            reported: HashMap::new(),
+            removals: JoinSet::new(),
+            removed: HashSet::new(),
+            orphans_due: Instant::now(),
+        }
+    }
+
+    /// Runs until the scheduler ends; what runs then goes on without it.
+    pub async fn run(mut self) {
+        while !self.inner.stopping.is_cancelled() {
+            if let Err(error) = self.pass().await {
+                tracing::error!(error = crate::telemetry::chain(&error), "the executor's rows could not be read");
+            }
+            tokio::select! {
+                () = self.inner.agent.wait(PASS) => {}
+                () = self.inner.stopping.cancelled() => {}
+            }
+        }
+        for driving in self.driving.into_values() {
+            driving.task.abort();
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), SchedulerError> {
+        let executor_id = self.inner.parts.executor.id().to_owned();
+        let rows: Vec<Attempt> = self
+            .inner
+            .parts
+            .db
+            .read(move |tx| Box::pin(async move { attempts::of_executor(tx, &executor_id).await }))
+            .await?;
+        self.forget_finished(&rows);
+        let mut waiting = Vec::new();
+        for row in &rows {
+            match row.state {
+                AttemptState::Inserted => self.follow(row, &mut waiting),
+                AttemptState::Ended => self.remove(row.id),
+                AttemptState::Removed => {}
+            }
+        }
+        self.admit(waiting).await;
+        self.note_removals().await?;
+        self.remove_orphans(&rows).await;
+        Ok(())
+    }
+
+    fn forget_finished(&mut self, rows: &[Attempt]) {
+        self.driving.retain(|id, driving| {
+            let finished = driving.task.is_finished();
+            if finished {
+                self.reported.insert(*id, Instant::now());
+            }
+            !finished
+        });
+        let inserted: HashSet<AttemptId> =
+            rows.iter().filter(|row| row.state == AttemptState::Inserted).map(|row| row.id).collect();
+        self.reported.retain(|id, at| inserted.contains(id) && at.elapsed() < REPORT_PATIENCE);
+    }
+
+    /// Tells a driven attempt of a stop, or puts it in line to be driven.
+    fn follow<'r>(&self, row: &'r Attempt, waiting: &mut Vec<&'r Attempt>) {
+        if let Some(driving) = self.driving.get(&row.id) {
+            driving.stop.send_if_modified(|stop| {
+                let changed = *stop != row.stop_requested;
+                *stop = row.stop_requested;
+                changed
+            });
+        } else if !self.reported.contains_key(&row.id) {
+            waiting.push(row);
+        }
+    }
+
+    /// Drives as many of the waiting attempts as there are slots, oldest first, and all that are started already.
+    async fn admit(&mut self, waiting: Vec<&Attempt>) {
+        for row in waiting {
+            let has_slot = self.driving.len() < self.inner.parts.max_running;
+            if has_slot {
+                self.drive(row);
+                continue;
+            }
+            match self.inner.parts.executor.observe(row.id).await {
+                Ok(Observed::Absent) if row.stop_requested => {
+                    let report = stopped_before_start(&self.inner, row).await;
+                    if let Some(report) = report {
+                        hand_over(&self.inner, report).await;
+                        self.reported.insert(row.id, Instant::now());
+                    }
+                }
+                Ok(Observed::Absent) => {}
+                Ok(_) => self.drive(row),
+                Err(error) => {
+                    tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not observed")
+                }
+            }
+        }
+    }
+
+    fn drive(&mut self, row: &Attempt) {
+        let (stop, stop_requested) = watch::channel(row.stop_requested);
+        let inner = Arc::clone(&self.inner);
+        let row_of_task = row.clone();
+        let task = tokio::spawn(async move {
+            let report = Drive::new(&inner, row_of_task, stop_requested).run().await;
+            if let Some(report) = report {
+                hand_over(&inner, report).await;
+            }
+            inner.agent.wake();
+        });
+        self.driving.insert(row.id, Driving { stop, task });
+    }
+
+    /// Begins to remove what an ended attempt left with the executor.
+    fn remove(&mut self, id: AttemptId) {
+        if self.driving.contains_key(&id) || !self.removed.insert(id) {
+            return;
+        }
+        let executor = Arc::clone(&self.inner.parts.executor);
+        let agent = self.inner.agent.clone();
+        self.removals.spawn(async move {
+            let outcome = executor.remove(id).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(attempt = %id, error = crate::telemetry::chain(error), "an ended attempt was not removed");
+                return None;
+            }
+            let _ = agent;
+            Some(id)
+        });
+    }
+
+    /// Writes which attempts are gone from the executor, many at a time.
+    async fn note_removals(&mut self) -> Result<(), SchedulerError> {
+        let mut gone = Vec::new();
+        while let Some(joined) = self.removals.try_join_next() {
+            match joined {
+                Ok(Some(id)) => gone.push(id),
+                // Tried again at a later pass.
+                Ok(None) | Err(_) => self.removed.clear(),
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let ids = gone.clone();
+        let written = self
+            .inner
+            .parts
+            .db
+            .write(WriteClass::Metrics, move |tx| {
+                let ids = ids.clone();
+                Box::pin(async move { attempts::mark_removed(tx, &ids).await })
+            })
+            .await;
+        for id in gone {
+            self.removed.remove(&id);
+        }
+        written.map_err(SchedulerError::from)
+    }
+
+    /// Removes attempts that the executor holds and no row knows: their training jobs were deleted.
+    async fn remove_orphans(&mut self, rows: &[Attempt]) {
+        if Instant::now() < self.orphans_due {
+            return;
+        }
+        self.orphans_due = Instant::now() + ORPHANS_EVERY;
+        let held = match self.inner.parts.executor.list().await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(error = crate::telemetry::chain(&error), "the executor's attempts could not be listed");
+                return;
+            }
+        };
+        let known: HashSet<AttemptId> = rows.iter().map(|row| row.id).collect();
+        for id in held.into_iter().filter(|id| !known.contains(id)) {
+            if self.is_orphan(id).await {
+                tracing::warn!(attempt = %id, "removing an attempt that no row knows");
+                self.remove(id);
+            }
+        }
+    }
+
+    /// Asks the rows again: the attempt may have been inserted after this pass read them.
+    async fn is_orphan(&self, id: AttemptId) -> bool {
+        let row = self.inner.parts.db.read(move |tx| Box::pin(attempts::get(tx, id))).await;
+        row.is_ok_and(|row: Option<Attempt>| row.is_none_or(|row| row.state == AttemptState::Removed))
+    }
+}
+
+/// Gives a report to the loop that decides; where another server decides, writes it into the rows for that one.
+async fn hand_over(inner: &Arc<Inner>, report: Report) {
+    let Err(report) = inner.deliver(report) else { return };
+    let written = inner
+        .parts
+        .db
+        .write(WriteClass::Scheduling, move |tx| {
+            let report = report.clone();
+            Box::pin(async move {
+                crate::store::tuning_jobs::lock(tx, report.tuning_job).await?;
+                record(tx, &report).await
+            })
+        })
+        .await;
+    if let Err(error) = written {
+        // The attempt's row still says `Inserted`, so that a later pass reports it again.
+        let error: crate::store::StoreError = error;
+        tracing::error!(error = crate::telemetry::chain(&error), "an attempt's end was not written");
+    }
+}

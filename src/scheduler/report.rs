@@ -1,0 +1,66 @@
+//! What an executor's side found out about an ended attempt, and its way into the rows.
+//!
+//! Invariant: recording is idempotent: the first report of an attempt counts, a later one changes nothing. What follows
+//! for the training job is `settle`'s to decide.
+
+use uuid::Uuid;
+
+use crate::domain::names::AttemptId;
+use crate::domain::outcome::Exit;
+use crate::domain::status::{ObjectiveStatus, SecondaryStatus};
+use crate::domain::time::Timestamp;
+use crate::scheduler::transitions;
+use crate::store::rows::{FinalMetric, LogSegment, MetricPoint, ReadPosition};
+use crate::store::{StoreError, Tx, attempts, logs, metrics, training_jobs};
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Whose training job it runs.
+    pub tuning_job: Uuid,
+    /// How it ended.
+    pub exit: Exit,
+    /// When its preparation began.
+    pub prepared_at: Option<Timestamp>,
+    /// When its artifacts began to go out.
+    pub uploading_at: Option<Timestamp>,
+    /// Where the model went.
+    pub model_artifacts: Option<String>,
+    /// Points not yet stored.
+    pub points: Vec<MetricPoint>,
+    /// Where the log ended.
+    pub position: ReadPosition,
+    /// The kept log.
+    pub segments: Vec<LogSegment>,
+    /// Whether the objective was evaluated, and to what.
+    pub objective: (ObjectiveStatus, Option<f64>),
+    /// The last value of each metric.
+    pub final_metrics: Vec<FinalMetric>,
+}
+
+/// Writes a report into the rows of its attempt and training job. False where the attempt had ended before.
+pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError> {
+    if !attempts::end(tx, report.attempt, &report.exit).await? {
+        return Ok(false);
+    }
+    let Some(mut job) = training_jobs::lock(tx, report.attempt.training_job).await? else { return Ok(false) };
+    if report.position != ReadPosition::default() {
+        metrics::append(tx, report.attempt, 0, &report.points, report.position).await?;
+    }
+    if !report.segments.is_empty() {
+        logs::add(tx, report.attempt, 0, &report.segments).await?;
+    }
+    transitions::began(&mut job, report.prepared_at, report.exit.started_at);
+    if let Some(at) = report.uploading_at {
+        transitions::enter(&mut job, SecondaryStatus::Uploading, at, None);
+    }
+    job.objective_status = report.objective.0;
+    job.objective_value = report.objective.1;
+    job.final_metrics.clone_from(&report.final_metrics);
+    job.model_artifacts.clone_from(&report.model_artifacts);
+    job.modified_at = job.modified_at.max(report.exit.ended_at);
+    training_jobs::update(tx, &job).await?;
+    Ok(true)
+}

@@ -1,0 +1,391 @@
+//! The one scheduling transaction: rows in, decisions, rows out.
+//!
+//! Invariant: it locks the tuning job's row first, refuses a lost lease, reads status, budget and everything live again,
+//! and checks the budget in the transaction that inserts. It starts nothing: what it inserts is the intent that an
+//! executor acts on after the commit.
+
+use std::collections::{BTreeMap, HashMap};
+
+use uuid::Uuid;
+
+use crate::domain::decide::{
+    AttemptView, CountedAs, Ending, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
+};
+use crate::domain::names::{AttemptId, training_job_name};
+use crate::domain::request::Tag;
+use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
+use crate::domain::time::Timestamp;
+use crate::scheduler::report::{Report, record};
+use crate::scheduler::transitions;
+use crate::store::rows::{Attempt, TrainingJob, TuningJob};
+use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
+
+/// What a transaction works from; nothing in it may change while the transaction is tried again.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The tuning job.
+    pub tuning_job: Uuid,
+    /// Who holds the lease, and the fencing token.
+    pub server: Uuid,
+    /// See `server`.
+    pub epoch: i64,
+    /// The current time.
+    pub now: Timestamp,
+    /// Ends of attempts to record.
+    pub reports: Vec<Report>,
+    /// Suggestions made ahead.
+    pub plan: Option<Plan>,
+    /// Which objective values are better.
+    pub direction: Direction,
+    /// Attempts that a training job may have.
+    pub max_attempts: u32,
+    /// The executor that new attempts are bound to.
+    pub executor_id: String,
+}
+
+/// Suggestions, and the history that they were made from; worthless where the history turned out differently.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The tuning job's `observed`.
+    pub watermark: u32,
+    /// The ordinals pending, in order.
+    pub pending: Vec<u32>,
+    /// The first suggestion's ordinal.
+    pub first: u32,
+    /// The suggestions' texts.
+    pub points: Vec<BTreeMap<String, String>>,
+    /// Whether the search has nothing left after these.
+    pub exhausted: bool,
+}
+
+/// What the transaction did.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The tuning job, as written.
+    pub job: TuningJob,
+    /// Training jobs that are not over, by ordinal.
+    pub live: Vec<TrainingJob>,
+    /// The latest attempt of each of them.
+    pub attempts: Vec<Attempt>,
+    /// Training jobs that it ended.
+    pub ended: Vec<TrainingJob>,
+    /// Whether there were slots and budget that no valid plan filled.
+    pub wants_plan: bool,
+    /// Whether an executor has something new to do.
+    pub wake_executor: bool,
+}
+
+/// Runs the transaction's body; none where the tuning job is gone.
+pub async fn settle(tx: &mut Tx<'_>, input: &Input) -> Result<Option<Settled>, StoreError> {
+    let Some(before) = tuning_jobs::lock(tx, input.tuning_job).await? else { return Ok(None) };
+    if before.lease_owner != Some(input.server) || before.lease_epoch != input.epoch {
+        return Err(StoreError::LeaseLost { job: input.tuning_job });
+    }
+    for report in &input.reports {
+        record(tx, report).await?;
+    }
+    let live = training_jobs::live(tx, input.tuning_job).await?;
+    let latest = attempts::live_of_tuning_job(tx, input.tuning_job).await?;
+    let mut work = Work {
+        input,
+        settled: Settled {
+            job: before.clone(),
+            live: Vec::with_capacity(live.len()),
+            attempts: Vec::new(),
+            ended: Vec::new(),
+            wants_plan: false,
+            wake_executor: false,
+        },
+        latest: latest.into_iter().map(|a| (a.id.training_job, a)).collect(),
+    };
+    for job in live {
+        work.training_job(tx, job).await?;
+    }
+    work.tuning_job(tx).await?;
+    let mut settled = work.settled;
+    if settled.job != before {
+        settled.job.modified_at = input.now;
+        tuning_jobs::update(tx, &settled.job).await?;
+    }
+    Ok(Some(settled))
+}
+
+struct Work<'i> {
+    input: &'i Input,
+    settled: Settled,
+    latest: HashMap<Uuid, Attempt>,
+}
+
+impl Work<'_> {
+    /// Decides on one training job and carries the step out.
+    async fn training_job(&mut self, tx: &mut Tx<'_>, mut job: TrainingJob) -> Result<(), StoreError> {
+        let attempt = self.latest.remove(&job.id);
+        let view = TrainingView {
+            status: job.status,
+            stop_requested: job.stop_requested_at.is_some(),
+            attempt: attempt.as_ref().map(|a| AttemptView {
+                number: a.id.number,
+                stop_requested: a.stop_requested,
+                exit: a.exit.as_ref(),
+            }),
+            max_attempts: self.input.max_attempts,
+        };
+        match decide_training(&view) {
+            None => self.keep(job, attempt),
+            Some(TrainingStep::StopAttempt) => {
+                let mut attempt = attempt;
+                if let Some(attempt) = &mut attempt {
+                    attempts::request_stop(tx, attempt.id).await?;
+                    attempt.stop_requested = true;
+                }
+                self.settled.wake_executor = true;
+                self.keep(job, attempt);
+            }
+            Some(TrainingStep::InsertAttempt { number }) => {
+                if number > 1 {
+                    transitions::enter(&mut job, SecondaryStatus::Restarting, self.input.now, None);
+                    job.objective_status = ObjectiveStatus::Pending;
+                }
+                job.attempts = number;
+                training_jobs::update(tx, &job).await?;
+                let attempt = self.insert_attempt(tx, job.id, number).await?;
+                self.keep(job, Some(attempt));
+            }
+            Some(TrainingStep::End(ending)) => {
+                self.end(&mut job, ending, attempt.and_then(|a| a.exit).and_then(|e| e.remark));
+                training_jobs::update(tx, &job).await?;
+                self.settled.ended.push(job);
+                self.settled.wake_executor = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, job: TrainingJob, attempt: Option<Attempt>) {
+        self.settled.live.push(job);
+        self.settled.attempts.extend(attempt);
+    }
+
+    async fn insert_attempt(
+        &mut self,
+        tx: &mut Tx<'_>,
+        training_job: Uuid,
+        number: u32,
+    ) -> Result<Attempt, StoreError> {
+        let attempt = Attempt {
+            id: AttemptId { training_job, number },
+            executor_id: self.input.executor_id.clone(),
+            state: AttemptState::Inserted,
+            stop_requested: false,
+            exit: None,
+            inserted_at: self.input.now,
+        };
+        attempts::insert(tx, &attempt).await?;
+        self.settled.wake_executor = true;
+        Ok(attempt)
+    }
+
+    /// Ends a training job: its row, and the tuning job's counters, best and observation number.
+    fn end(&mut self, job: &mut TrainingJob, ending: Ending, remark: Option<String>) {
+        let tuning = &mut self.settled.job;
+        tuning.observed += 1;
+        job.observation = Some(tuning.observed);
+        job.status = ending.status;
+        job.ended_at = Some(self.input.now);
+        job.modified_at = self.input.now;
+        job.failure_reason = ending.reason;
+        transitions::enter(job, ending.secondary, self.input.now, remark.as_deref());
+        if job.objective_status != ObjectiveStatus::Succeeded || ending.status == TrainingStatus::Failed {
+            job.objective_status = ObjectiveStatus::Failed;
+        }
+        let counters = &mut tuning.counters;
+        counters.in_progress = counters.in_progress.saturating_sub(1);
+        *match ending.counted_as {
+            CountedAs::Completed => &mut counters.completed,
+            CountedAs::Stopped => &mut counters.stopped,
+            CountedAs::RetryableError => &mut counters.retryable_error,
+            CountedAs::NonRetryableError => &mut counters.non_retryable_error,
+        } += 1;
+        tuning.objective.pending = tuning.objective.pending.saturating_sub(1);
+        match (job.objective_status, job.objective_value) {
+            (ObjectiveStatus::Succeeded, Some(value)) => {
+                tuning.objective.succeeded += 1;
+                self.compare_with_best(job, value);
+            }
+            _ => tuning.objective.failed += 1,
+        }
+    }
+
+    fn compare_with_best(&mut self, job: &TrainingJob, value: f64) {
+        let tuning = &mut self.settled.job;
+        let better = tuning.best.is_none_or(|(_, best)| self.input.direction.is_better(value, best));
+        if better && job.status == TrainingStatus::Completed {
+            tuning.best = Some((job.id, value));
+            tuning.not_improving = 0;
+        } else {
+            tuning.not_improving += 1;
+        }
+    }
+
+    /// Decides on the tuning job and carries the step out.
+    async fn tuning_job(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let planned = self.input.plan.as_ref();
+        if planned.is_some_and(|plan| plan.exhausted && plan.points.is_empty() && self.history_is(plan)) {
+            self.settled.job.exhausted = true;
+        }
+        match decide_tuning(&self.view()) {
+            None => {}
+            Some(TuningStep::Insert { at_most }) => {
+                let points: Vec<_> = self.valid_points().iter().take(at_most as usize).cloned().collect();
+                self.settled.wants_plan = points.len() < at_most as usize;
+                self.insert(tx, points).await?;
+            }
+            Some(TuningStep::StopTrainingJobs) => self.stop_training_jobs(tx).await?,
+            Some(TuningStep::End { status, reason }) => {
+                let tuning = &mut self.settled.job;
+                tuning.status = status;
+                tuning.ended_at = Some(self.input.now);
+                tuning.failure_reason = reason;
+            }
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> TuningView {
+        let job = &self.settled.job;
+        TuningView {
+            status: job.status,
+            now: self.input.now,
+            created_at: job.created_at,
+            max_runtime_ms: job.max_runtime_ms,
+            max_jobs: job.max_jobs,
+            max_parallel: job.max_parallel,
+            inserted: job.inserted,
+            live: u32::try_from(self.settled.live.len()).unwrap_or(u32::MAX),
+            completed: job.counters.completed,
+            failed: job.counters.retryable_error + job.counters.non_retryable_error,
+            exhausted: job.exhausted,
+        }
+    }
+
+    fn history_is(&self, plan: &Plan) -> bool {
+        plan.watermark == self.settled.job.observed
+            && plan.first == self.settled.job.inserted + 1
+            && plan.pending.iter().copied().eq(self.settled.live.iter().map(|j| j.ordinal))
+    }
+
+    /// The plan's suggestions, if they were made from the history as it is.
+    fn valid_points(&self) -> &[BTreeMap<String, String>] {
+        self.input.plan.as_ref().filter(|plan| self.history_is(plan)).map_or(&[], |plan| &plan.points)
+    }
+
+    async fn insert(&mut self, tx: &mut Tx<'_>, points: Vec<BTreeMap<String, String>>) -> Result<(), StoreError> {
+        if points.is_empty() {
+            return Ok(());
+        }
+        let scope = self.settled.job.scope.clone();
+        let inherited = tags::list(tx, &scope.tuning_job_arn(&self.settled.job.name)).await?;
+        let planned = self.input.plan.as_ref();
+        let uses_all = planned.is_some_and(|p| p.exhausted && p.points.len() == points.len());
+        for tuned in points {
+            let mut job = self.new_training_job(tuned);
+            job.name = self.free_name(tx, job.ordinal).await?;
+            training_jobs::insert(tx, &job).await?;
+            let attempt = self.insert_attempt(tx, job.id, 1).await?;
+            self.inherit_tags(tx, &job, &inherited).await?;
+            self.settled.live.push(job);
+            self.settled.attempts.push(attempt);
+        }
+        let tuning = &mut self.settled.job;
+        tuning.exhausted |= uses_all;
+        self.settled.wants_plan &= !tuning.exhausted;
+        Ok(())
+    }
+
+    fn new_training_job(&mut self, tuned: BTreeMap<String, String>) -> TrainingJob {
+        let now = self.input.now;
+        let pending = self.settled.live.iter().map(|j| j.ordinal).collect();
+        let tuning = &mut self.settled.job;
+        tuning.inserted += 1;
+        tuning.counters.in_progress += 1;
+        tuning.objective.pending += 1;
+        let mut job = TrainingJob {
+            id: Uuid::new_v4(),
+            scope: tuning.scope.clone(),
+            name: String::new(),
+            tuning_job_id: Some(tuning.id),
+            definition_id: tuning.definition_id,
+            ordinal: tuning.inserted,
+            watermark: tuning.observed,
+            pending,
+            tuned,
+            status: TrainingStatus::InProgress,
+            secondary: SecondaryStatus::Pending,
+            transitions: Vec::new(),
+            failure_reason: None,
+            created_at: now,
+            modified_at: now,
+            started_at: None,
+            ended_at: None,
+            stop_requested_at: None,
+            objective_status: ObjectiveStatus::Pending,
+            objective_value: None,
+            final_metrics: Vec::new(),
+            model_artifacts: None,
+            attempts: 1,
+            observation: None,
+        };
+        transitions::enter(&mut job, SecondaryStatus::Pending, now, None);
+        job
+    }
+
+    /// A name that no training job has, also none that an earlier tuning job of this name left.
+    async fn free_name(&self, tx: &mut Tx<'_>, ordinal: u32) -> Result<String, StoreError> {
+        let tuning = &self.settled.job;
+        let mut salt = 0;
+        loop {
+            let name = training_job_name(&tuning.name, tuning.id, ordinal, salt);
+            if !training_jobs::name_exists(tx, &tuning.scope, &name).await? {
+                return Ok(name);
+            }
+            salt += 1;
+        }
+    }
+
+    async fn inherit_tags(&self, tx: &mut Tx<'_>, job: &TrainingJob, inherited: &[Tag]) -> Result<(), StoreError> {
+        if inherited.is_empty() {
+            return Ok(());
+        }
+        tags::set(tx, &job.scope.training_job_arn(&job.name), inherited).await
+    }
+
+    async fn stop_training_jobs(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let now = self.input.now;
+        let attempt_of: HashMap<Uuid, usize> =
+            self.settled.attempts.iter().enumerate().map(|(i, a)| (a.id.training_job, i)).collect();
+        for job in &mut self.settled.live {
+            if job.stop_requested_at.is_none() {
+                job.stop_requested_at = Some(now);
+                job.status = TrainingStatus::Stopping;
+                job.modified_at = now;
+                transitions::enter(job, SecondaryStatus::Stopping, now, None);
+                training_jobs::update(tx, job).await?;
+            }
+            let Some(attempt) = attempt_of.get(&job.id).and_then(|i| self.settled.attempts.get_mut(*i)) else {
+                continue;
+            };
+            if !attempt.stop_requested {
+                attempts::request_stop(tx, attempt.id).await?;
+                attempt.stop_requested = true;
+                self.settled.wake_executor = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a settled tuning job needs its loop no more.
+#[must_use]
+pub fn is_over(settled: &Settled) -> bool {
+    settled.job.status.is_terminal() && settled.live.is_empty() && settled.job.status != TuningStatus::Deleting
+}

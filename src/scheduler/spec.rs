@@ -1,0 +1,145 @@
+//! From rows to what an executor needs: an attempt's spec, with its channels staged.
+//!
+//! Invariant: a function of rows and of the object store, so that a restarted server makes the same spec again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::domain::request::{Channel, MetricDefinition, Objective, TrainingDefinition};
+use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec};
+use crate::metrics::Scraper;
+use crate::objects::{Objects, ObjectsError};
+use crate::store::rows::{Attempt, Definition, TrainingJob};
+
+/// One day: the service's default StoppingCondition.
+const DEFAULT_MAX_RUNTIME_S: i64 = 86_400;
+
+/// Between SIGTERM and SIGKILL, as the service gives.
+const STOP_GRACE_MS: i64 = 120_000;
+
+/// The hyperparameter that tells the training program which metric is tuned for.
+pub const OBJECTIVE_HYPERPARAMETER: &str = "_tuning_objective_metric";
+
+/// A definition's row, read.
+#[derive(Debug, Clone)]
+pub struct ReadDefinition {
+    /// The training-job definition of the request.
+    pub training: TrainingDefinition,
+    /// The metric definitions in force.
+    pub metrics: Vec<MetricDefinition>,
+    /// What is tuned for.
+    pub objective: Option<Objective>,
+}
+
+/// A definition with its expressions compiled, shared by the attempts of its training jobs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The row, read.
+    pub read: ReadDefinition,
+    /// Its metric definitions; each log forks it.
+    pub scraper: Scraper,
+}
+
+impl ReadDefinition {
+    /// Reads a row.
+    pub fn read(row: &Definition) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            training: serde_json::from_str(&row.document)?,
+            metrics: serde_json::from_str(&row.metric_definitions)?,
+            objective: row.objective.as_deref().map(serde_json::from_str).transpose()?,
+        })
+    }
+
+    /// The objective's index among the metric definitions.
+    #[must_use]
+    pub fn objective_index(&self) -> Option<usize> {
+        let objective = self.objective.as_ref()?;
+        self.metrics.iter().position(|m| m.name == objective.metric_name)
+    }
+
+    /// Attempts that a training job may have.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        1 + self.training.retry_strategy.as_ref().map_or(0, |r| r.maximum_retry_attempts)
+    }
+
+    /// Where a training job's artifacts go: `s3://…/<job>/output`.
+    #[must_use]
+    pub fn output_uri(&self, job_name: &str) -> String {
+        format!("{}/{job_name}/output", self.training.output_data_config.s3_output_path.trim_end_matches('/'))
+    }
+
+    /// Whether artifacts are packed (`GZIP`, the default) or stored as they are (`NONE`).
+    #[must_use]
+    pub fn packs_artifacts(&self) -> bool {
+        self.training.output_data_config.compression_type.as_deref() != Some("NONE")
+    }
+}
+
+/// Stages an attempt's channels and says what to start.
+pub async fn attempt_spec(
+    objects: &Objects,
+    job: &TrainingJob,
+    attempt: &Attempt,
+    definition: &ReadDefinition,
+) -> Result<AttemptSpec, ObjectsError> {
+    let training = &definition.training;
+    let mut channels = Vec::new();
+    for channel in training.input_data_config.iter().flatten() {
+        if let Some(s3) = &channel.data_source.s3 {
+            let source = objects.stage(&s3.uri).await?;
+            channels.push(ChannelSpec {
+                name: channel.channel_name.clone(),
+                source,
+                config: channel_config(training, channel),
+            });
+        }
+    }
+    let checkpoints = match &training.checkpoint_config {
+        None => None,
+        Some(config) => {
+            let uri = format!("{}/{}", config.s3_uri.trim_end_matches('/'), job.name);
+            let target = config.local_path.as_deref().unwrap_or("/opt/ml/checkpoints");
+            Some(CheckpointSpec { source: objects.directory(&uri).await?, target: PathBuf::from(target) })
+        }
+    };
+    let resources = training.resource_config.as_ref().or(training.hyper_parameter_tuning_resource_config.as_ref());
+    Ok(AttemptSpec {
+        id: attempt.id,
+        training_job_name: job.name.clone(),
+        training_job_arn: job.scope.training_job_arn(&job.name),
+        image: training.algorithm_specification.training_image.clone().unwrap_or_default(),
+        hyperparameters: hyperparameters(definition, job),
+        environment: training.environment.clone().unwrap_or_default(),
+        channels,
+        checkpoints,
+        instance_type: resources.and_then(|r| r.instance_type.clone()),
+        max_runtime_ms: training.stopping_condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_S) * 1000,
+        stop_grace_ms: STOP_GRACE_MS,
+    })
+}
+
+/// Static and tuned hyperparameters, and the name of the objective.
+fn hyperparameters(definition: &ReadDefinition, job: &TrainingJob) -> BTreeMap<String, String> {
+    let mut all = definition.training.static_hyper_parameters.clone().unwrap_or_default();
+    all.extend(job.tuned.clone());
+    if let Some(objective) = &definition.objective {
+        all.insert(OBJECTIVE_HYPERPARAMETER.to_owned(), objective.metric_name.clone());
+    }
+    all
+}
+
+/// A channel's entry in `inputdataconfig.json`.
+fn channel_config(training: &TrainingDefinition, channel: &Channel) -> BTreeMap<String, String> {
+    let mode = channel.input_mode.as_ref().unwrap_or(&training.algorithm_specification.training_input_mode);
+    let distribution = channel.data_source.s3.as_ref().and_then(|s3| s3.distribution.as_deref());
+    let mut config = BTreeMap::from([
+        ("TrainingInputMode".to_owned(), mode.clone()),
+        ("S3DistributionType".to_owned(), distribution.unwrap_or("FullyReplicated").to_owned()),
+        ("RecordWrapperType".to_owned(), channel.record_wrapper_type.clone().unwrap_or_else(|| "None".to_owned())),
+    ]);
+    if let Some(content_type) = &channel.content_type {
+        config.insert("ContentType".to_owned(), content_type.clone());
+    }
+    config
+}

@@ -1,0 +1,110 @@
+//! Rows as the search sees them: the study of a tuning job, as of any point of its recorded history.
+//!
+//! Invariant: a suggestion is made from (watermark, pending ordinals) and from nothing else, and both are stored with
+//! it; `replay` makes it again from the rows. What a suggestion is belongs to `search`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::request::TuningRequest;
+use crate::domain::space::{Space, SpaceError};
+use crate::domain::status::{Direction, ObjectiveStatus, TrainingStatus};
+use crate::search::{Study, Suggestions, Trial, TrialState, Unsupported, suggest};
+use crate::store::rows::{TrainingJob, TuningJob};
+
+/// Why a stored tuning job cannot be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// The stored request does not read as one.
+    #[error("the stored request of tuning job {name} does not parse")]
+    Request {
+        /// The tuning job.
+        name: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The stored ranges do not read as a space.
+    #[error("the stored ranges of tuning job {name} do not parse")]
+    Space {
+        /// The tuning job.
+        name: String,
+        /// The cause.
+        #[source]
+        source: SpaceError,
+    },
+    /// A stored suggestion is not of the space.
+    #[error("training job {name} holds hyperparameters that are not of its tuning job's ranges")]
+    Values {
+        /// The training job.
+        name: String,
+    },
+    /// No such strategy in this build.
+    #[error(transparent)]
+    Strategy(#[from] Unsupported),
+}
+
+/// Reads the stored request of a job.
+pub fn request(job: &TuningJob) -> Result<TuningRequest, StudyError> {
+    serde_json::from_str(&job.request).map_err(|source| StudyError::Request { name: job.name.clone(), source })
+}
+
+/// The study of a job without any trial.
+pub fn empty(job: &TuningJob, request: &TuningRequest) -> Result<Study, StudyError> {
+    let ranges = request.config.parameter_ranges.clone().unwrap_or_default();
+    let space = Space::parse(&ranges).map_err(|source| StudyError::Space { name: job.name.clone(), source })?;
+    Ok(Study {
+        space,
+        direction: request.config.objective.as_ref().map_or(Direction::Minimize, |o| o.direction),
+        strategy: job.strategy,
+        seed: job.seed,
+        definition: 0,
+        budget: job.max_jobs,
+        trials: Vec::new(),
+        parents: Vec::new(),
+    })
+}
+
+/// A training job as a trial.
+pub fn trial(space: &Space, job: &TrainingJob) -> Result<Trial, StudyError> {
+    let values = space.read(&job.tuned).ok_or_else(|| StudyError::Values { name: job.name.clone() })?;
+    let mut trial = Trial { ordinal: job.ordinal, values, state: TrialState::Pending, curve: Vec::new(), value: None };
+    if job.observation.is_some() {
+        conclude(&mut trial, job.status, job.objective_status, job.objective_value);
+    }
+    Ok(trial)
+}
+
+/// Gives a trial the end that its training job came to.
+pub fn conclude(trial: &mut Trial, status: TrainingStatus, objective: ObjectiveStatus, value: Option<f64>) {
+    trial.state = match status {
+        TrainingStatus::Completed => TrialState::Completed,
+        TrainingStatus::Stopped => TrialState::Stopped,
+        _ => TrialState::Failed,
+    };
+    let counts = objective == ObjectiveStatus::Succeeded && trial.state != TrialState::Failed;
+    trial.value = value.filter(|v| counts && v.is_finite());
+}
+
+/// Suggests again what `job` was given, from the rows of its tuning job: the same texts, whatever crashed in between.
+pub fn replay(
+    tuning: &TuningJob,
+    history: &[TrainingJob],
+    job: &TrainingJob,
+) -> Result<BTreeMap<String, String>, StudyError> {
+    let mut study = empty(tuning, &request(tuning)?)?;
+    let pending: BTreeSet<u32> = job.pending.iter().copied().collect();
+    for row in history {
+        let known = row.observation.is_some_and(|n| n <= job.watermark);
+        if known || pending.contains(&row.ordinal) {
+            let mut trial = trial(&study.space, row)?;
+            if !known {
+                trial.state = TrialState::Pending;
+                trial.value = None;
+            }
+            study.trials.push(trial);
+        }
+    }
+    study.trials.sort_by_key(|t| t.ordinal);
+    let Suggestions { points, .. } = suggest(&study, job.ordinal, 1)?;
+    points.first().map(|values| study.space.format(values)).ok_or_else(|| StudyError::Values { name: job.name.clone() })
+}

@@ -1,0 +1,288 @@
+//! The loop of one tuning job, run by the server that holds its lease.
+//!
+//! Invariant: the study in memory equals the rows; where a transaction turns out otherwise than foreseen, or fails, the
+//! memory is thrown away and read again. Suggestions are made here, off the async threads and outside transactions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::clock::Wake;
+use crate::domain::decide::{
+    AttemptView, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
+};
+use crate::domain::status::Direction;
+use crate::scheduler::report::Report;
+use crate::scheduler::settle::{self, Plan, Settled, settle};
+use crate::scheduler::spec::ReadDefinition;
+use crate::scheduler::study::{self, StudyError};
+use crate::scheduler::{Inner, SchedulerError};
+use crate::search::{Study, TrialState, suggest};
+use crate::store::rows::{Attempt, TrainingJob, TuningJob};
+use crate::store::{StoreError, WriteClass, definitions, training_jobs, tuning_jobs};
+
+/// The timer that wakes the loop whatever happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long to wait after an error.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// One tuning job's loop.
+#[derive(Debug)]
+pub struct TuningLoop {
+    pub(super) inner: Arc<Inner>,
+    pub(super) id: Uuid,
+    pub(super) epoch: i64,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Report>,
+    pub(super) wake: Wake,
+}
+
+/// What the loop remembers between transactions.
+#[derive(Debug)]
+struct Memory {
+    job: TuningJob,
+    definition: ReadDefinition,
+    study: Study,
+    live: BTreeMap<Uuid, (TrainingJob, Option<Attempt>)>,
+}
+
+/// What the loop does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Wait,
+    Again,
+    Over,
+}
+
+impl TuningLoop {
+    /// Runs until the tuning job is over, the lease is lost, or the scheduler ends.
+    pub async fn run(mut self) {
+        let mut memory = None;
+        let mut reports = Vec::new();
+        while !self.inner.stopping.is_cancelled() {
+            let wait = match self.tick(&mut memory, &mut reports).await {
+                Ok(Next::Again) => continue,
+                Ok(Next::Over) => return,
+                Ok(Next::Wait) => TICK,
+                Err(SchedulerError::Store(StoreError::LeaseLost { .. })) => {
+                    tracing::warn!(tuning_job = %self.id, "another server took this tuning job over");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(tuning_job = %self.id, error = crate::telemetry::chain(&error), "a scheduling step failed");
+                    memory = None;
+                    BACKOFF
+                }
+            };
+            tokio::select! {
+                report = self.mailbox.recv() => reports.extend(report),
+                () = self.wake.wait(wait) => {}
+                () = self.inner.stopping.cancelled() => {}
+            }
+            while let Ok(report) = self.mailbox.try_recv() {
+                reports.push(report);
+            }
+        }
+    }
+
+    /// One pass: foresee, suggest, settle, remember.
+    async fn tick(&self, memory: &mut Option<Memory>, reports: &mut Vec<Report>) -> Result<Next, SchedulerError> {
+        if !self.inner.standing.holds() {
+            return Ok(Next::Wait);
+        }
+        let mut known = match memory.take() {
+            Some(known) => known,
+            None => match self.load().await? {
+                Some(loaded) => loaded,
+                None => return Ok(Next::Over),
+            },
+        };
+        let foreseen = known.foresee(reports);
+        let plan = if foreseen.wanted > 0 {
+            let (study, plan) = plan(known.study, &foreseen).await?;
+            known.study = study;
+            Some(plan)
+        } else {
+            None
+        };
+        let input = settle::Input {
+            tuning_job: self.id,
+            server: self.inner.standing.server(),
+            epoch: self.epoch,
+            now: self.inner.parts.clock.now(),
+            reports: reports.clone(),
+            plan,
+            direction: known.direction(),
+            max_attempts: known.definition.max_attempts(),
+            executor_id: self.inner.parts.executor.id().to_owned(),
+        };
+        let input = Arc::new(input);
+        let settled = self
+            .inner
+            .parts
+            .db
+            .write(WriteClass::Scheduling, move |tx| {
+                let input = Arc::clone(&input);
+                Box::pin(async move { settle(tx, &input).await })
+            })
+            .await?;
+        reports.clear();
+        let Some(settled) = settled else { return Ok(Next::Over) };
+        if settled.wake_executor {
+            self.inner.agent.wake();
+        }
+        if settle::is_over(&settled) {
+            tracing::info!(tuning_job = settled.job.name, status = %settled.job.status, "tuning job over");
+            return Ok(Next::Over);
+        }
+        let again = settled.wants_plan;
+        *memory = known.after(settled, &foreseen.ended);
+        Ok(if again { Next::Again } else { Next::Wait })
+    }
+
+    /// Reads the job and its whole history.
+    async fn load(&self) -> Result<Option<Memory>, SchedulerError> {
+        let id = self.id;
+        let rows = self
+            .inner
+            .parts
+            .db
+            .read(move |tx| {
+                Box::pin(async move {
+                    let Some(job) = tuning_jobs::get(tx, id).await? else { return Ok::<_, StoreError>(None) };
+                    let definition = definitions::get(tx, job.definition_id).await?;
+                    let history = training_jobs::history(tx, id).await?;
+                    let attempts = crate::store::attempts::live_of_tuning_job(tx, id).await?;
+                    Ok(Some((job, definition, history, attempts)))
+                })
+            })
+            .await?;
+        let Some((job, definition, history, attempts)) = rows else { return Ok(None) };
+        let definition = definition.ok_or(SchedulerError::DefinitionMissing { tuning_job: id })?;
+        let definition = ReadDefinition::read(&definition).map_err(|source| SchedulerError::Definition { source })?;
+        let mut study = study::empty(&job, &study::request(&job)?)?;
+        for row in &history {
+            study.trials.push(study::trial(&study.space, row)?);
+        }
+        let mut attempts: BTreeMap<Uuid, Attempt> = attempts.into_iter().map(|a| (a.id.training_job, a)).collect();
+        let live = history
+            .into_iter()
+            .filter(|row| row.observation.is_none())
+            .map(|row| (row.id, (row.clone(), attempts.remove(&row.id))))
+            .collect();
+        Ok(Some(Memory { job, definition, study, live }))
+    }
+}
+
+/// What a transaction is expected to find.
+#[derive(Debug)]
+struct Foreseen {
+    /// Training jobs that it will end.
+    ended: Vec<Uuid>,
+    /// The tuning job's `observed` then.
+    watermark: u32,
+    /// The ordinals then pending.
+    pending: Vec<u32>,
+    /// The next ordinal.
+    first: u32,
+    /// How many suggestions it will have room for.
+    wanted: u32,
+}
+
+impl Memory {
+    fn direction(&self) -> Direction {
+        self.study.direction
+    }
+
+    /// Applies reports to the study, and foresees what the transaction will decide from them.
+    fn foresee(&mut self, reports: &[Report]) -> Foreseen {
+        let mut ended = Vec::new();
+        let (mut completed, mut failed) = (self.job.counters.completed, 0);
+        failed += self.job.counters.retryable_error + self.job.counters.non_retryable_error;
+        for report in reports {
+            let Some((job, Some(attempt))) = self.live.get(&report.attempt.training_job) else { continue };
+            if attempt.id != report.attempt {
+                continue;
+            }
+            let view = TrainingView {
+                status: job.status,
+                stop_requested: job.stop_requested_at.is_some(),
+                attempt: Some(AttemptView {
+                    number: attempt.id.number,
+                    stop_requested: attempt.stop_requested,
+                    exit: Some(&report.exit),
+                }),
+                max_attempts: self.definition.max_attempts(),
+            };
+            if let Some(TrainingStep::End(ending)) = decide_training(&view) {
+                let (objective, value) = report.objective;
+                if let Ok(at) = self.study.trials.binary_search_by_key(&job.ordinal, |t| t.ordinal) {
+                    study::conclude(&mut self.study.trials[at], ending.status, objective, value);
+                }
+                completed += u32::from(ending.counted_as == crate::domain::decide::CountedAs::Completed);
+                failed += u32::from(ending.status == crate::domain::status::TrainingStatus::Failed);
+                ended.push(job.id);
+            }
+        }
+        let pending: Vec<u32> =
+            self.study.trials.iter().filter(|t| t.state == TrialState::Pending).map(|t| t.ordinal).collect();
+        let next = decide_tuning(&TuningView {
+            status: self.job.status,
+            // The runtime budget is the transaction's to judge; a plan made in vain is only dropped.
+            now: self.job.created_at,
+            created_at: self.job.created_at,
+            max_runtime_ms: self.job.max_runtime_ms,
+            max_jobs: self.job.max_jobs,
+            max_parallel: self.job.max_parallel,
+            inserted: self.job.inserted,
+            live: u32::try_from(pending.len()).unwrap_or(u32::MAX),
+            completed,
+            failed,
+            exhausted: self.job.exhausted,
+        });
+        let wanted = if let Some(TuningStep::Insert { at_most }) = next { at_most } else { 0 };
+        let watermark = self.job.observed + u32::try_from(ended.len()).unwrap_or(u32::MAX);
+        Foreseen { ended, watermark, pending, first: self.job.inserted + 1, wanted }
+    }
+
+    /// The memory after a transaction; none where it turned out otherwise than foreseen.
+    fn after(mut self, settled: Settled, foreseen: &[Uuid]) -> Option<Self> {
+        let as_foreseen =
+            settled.ended.len() == foreseen.len() && settled.ended.iter().all(|j| foreseen.contains(&j.id));
+        if !as_foreseen {
+            return None;
+        }
+        let mut attempts: BTreeMap<Uuid, Attempt> =
+            settled.attempts.into_iter().map(|a| (a.id.training_job, a)).collect();
+        let known = self.job.inserted;
+        for job in settled.live.iter().filter(|job| job.ordinal > known) {
+            self.study.trials.push(study::trial(&self.study.space, job).ok()?);
+        }
+        self.live = settled.live.into_iter().map(|job| (job.id, (job.clone(), attempts.remove(&job.id)))).collect();
+        self.job = settled.job;
+        Some(self)
+    }
+}
+
+/// Makes the suggestions off the async threads; takes the study and gives it back.
+async fn plan(study: Study, foreseen: &Foreseen) -> Result<(Study, Plan), SchedulerError> {
+    let (first, wanted) = (foreseen.first, foreseen.wanted);
+    let (study, suggested) = tokio::task::spawn_blocking(move || {
+        let suggested = suggest(&study, first, wanted);
+        (study, suggested)
+    })
+    .await
+    .map_err(SchedulerError::SuggestionPanicked)?;
+    let suggested = suggested.map_err(StudyError::from)?;
+    let plan = Plan {
+        watermark: foreseen.watermark,
+        pending: foreseen.pending.clone(),
+        first,
+        points: suggested.points.iter().map(|values| study.space.format(values)).collect(),
+        exhausted: suggested.exhausted,
+    };
+    Ok((study, plan))
+}
