@@ -10,12 +10,12 @@ use tunesmith::executor::simulated::Script;
 use tunesmith::scheduler::study::replay;
 
 use super::world::{World, loss_is_x, request};
-use crate::support::db::TestDb;
+use crate::support::database::Engine;
 
 const STEP: Duration = Duration::from_millis(40);
 
-async fn spends_its_budget_exactly_and_finds_the_best(db: TestDb) {
-    let world = World::new(db, loss_is_x).await;
+async fn spends_its_budget_exactly_and_finds_the_best(engine: Engine) {
+    let world = World::new(engine, loss_is_x).await;
     world.create(&request("exact", 20, 3)).await;
     let job = world.finish("exact", STEP).await;
     assert_eq!(job.status, TuningStatus::Completed);
@@ -33,8 +33,9 @@ async fn spends_its_budget_exactly_and_finds_the_best(db: TestDb) {
     assert!(shown.contains(&SecondaryStatus::Training) && shown.contains(&SecondaryStatus::Uploading));
 }
 
-async fn every_suggestion_replays_from_its_recorded_history(db: TestDb) {
-    let world = World::new(db, |spec| loss_is_x(spec).lasting(spec.hyperparameters["depth"].parse().unwrap())).await;
+async fn every_suggestion_replays_from_its_recorded_history(engine: Engine) {
+    let world =
+        World::new(engine, |spec| loss_is_x(spec).lasting(spec.hyperparameters["depth"].parse().unwrap())).await;
     world.create(&request("replay", 30, 5)).await;
     world.finish("replay", STEP).await;
     let (tuning, jobs) = (world.tuning_job("replay").await, world.training_jobs("replay").await);
@@ -44,8 +45,8 @@ async fn every_suggestion_replays_from_its_recorded_history(db: TestDb) {
     }
 }
 
-async fn a_job_without_its_objective_completes_and_the_search_goes_on(db: TestDb) {
-    let world = World::new(db, |spec| match spec.hyperparameters["depth"].parse::<u32>().unwrap() % 2 {
+async fn a_job_without_its_objective_completes_and_the_search_goes_on(engine: Engine) {
+    let world = World::new(engine, |spec| match spec.hyperparameters["depth"].parse::<u32>().unwrap() % 2 {
         0 => Script::prints("nothing to see"),
         _ => Script::prints("loss=nan"),
     })
@@ -61,8 +62,8 @@ async fn a_job_without_its_objective_completes_and_the_search_goes_on(db: TestDb
     assert!(jobs.iter().all(|j| j.objective_status == ObjectiveStatus::Failed));
 }
 
-async fn gives_up_after_five_failures_and_no_success(db: TestDb) {
-    let world = World::new(db, |_| Script::prints("boom").lasting(50).ending(ExitCause::Exited { code: 3 })).await;
+async fn gives_up_after_five_failures_and_no_success(engine: Engine) {
+    let world = World::new(engine, |_| Script::prints("boom").lasting(50).ending(ExitCause::Exited { code: 3 })).await;
     world.create(&request("hopeless", 100, 4)).await;
     let job = world.finish("hopeless", STEP).await;
     assert_eq!(job.status, TuningStatus::Failed);
@@ -72,19 +73,19 @@ async fn gives_up_after_five_failures_and_no_success(db: TestDb) {
     assert!(failed.failure_reason.as_deref().unwrap().ends_with("exit code: 3"));
 }
 
-async fn stop_starts_nothing_more_and_ends_what_runs(db: TestDb) {
-    let world = World::new(db, |spec| loss_is_x(spec).lasting(3_600_000)).await;
+async fn stop_starts_nothing_more_and_ends_what_runs(engine: Engine) {
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     world.create(&request("halted", 50, 4)).await;
     world.until("four run", async || world.sim.running() == 4).await;
-    tunesmith::app::tuning_jobs::stop(&world.app, world.scope(), "halted".into()).await.unwrap();
+    tunesmith::app::tuning_jobs::stop(&world.app, &world.scope(), "halted").await.unwrap();
     let job = world.finish("halted", STEP).await;
     assert_eq!(job.status, TuningStatus::Stopped);
     assert_eq!((job.counters.stopped, world.sim.starts().len()), (4, 4));
     assert!(world.training_jobs("halted").await.iter().all(|j| j.status == TrainingStatus::Stopped));
 }
 
-async fn a_stopped_training_job_frees_its_slot_for_the_next(db: TestDb) {
-    let world = World::new(db, |spec| {
+async fn a_stopped_training_job_frees_its_slot_for_the_next(engine: Engine) {
+    let world = World::new(engine, |spec| {
         let first = spec.training_job_name.contains("-001-");
         loss_is_x(spec).lasting(if first { 3_600_000 } else { 50 })
     })
@@ -92,14 +93,15 @@ async fn a_stopped_training_job_frees_its_slot_for_the_next(db: TestDb) {
     world.create(&request("onestop", 3, 1)).await;
     world.until("the first runs", async || world.sim.running() == 1).await;
     let first = world.training_jobs("onestop").await[0].name.clone();
-    tunesmith::app::training_jobs::stop(&world.app, world.scope(), first).await.unwrap();
+    tunesmith::app::training_jobs::stop(&world.app, &world.scope(), &first).await.unwrap();
     let job = world.finish("onestop", STEP).await;
     assert_eq!(job.status, TuningStatus::Completed);
     assert_eq!((job.counters.stopped, job.counters.completed), (1, 2));
 }
 
-async fn a_lost_attempt_is_retried_within_the_retry_strategy(db: TestDb) {
-    let world = World::new(db, |spec| loss_is_x(spec).lasting(if spec.id.number == 1 { 3_600_000 } else { 50 })).await;
+async fn a_lost_attempt_is_retried_within_the_retry_strategy(engine: Engine) {
+    let world =
+        World::new(engine, |spec| loss_is_x(spec).lasting(if spec.id.number == 1 { 3_600_000 } else { 50 })).await;
     let mut retried = request("retried", 1, 1);
     retried["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
     world.create(&retried).await;
@@ -116,8 +118,8 @@ async fn a_lost_attempt_is_retried_within_the_retry_strategy(db: TestDb) {
     assert_eq!(world.sim.starts().len(), 3);
 }
 
-async fn the_runtime_budget_of_the_tuning_job_ends_it(db: TestDb) {
-    let world = World::new(db, |spec| loss_is_x(spec).lasting(50_000)).await;
+async fn the_runtime_budget_of_the_tuning_job_ends_it(engine: Engine) {
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(50_000)).await;
     let mut timed = request("timed", 1_000, 2);
     timed["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxRuntimeInSeconds"] = json!(120);
     world.create(&timed).await;
@@ -127,8 +129,8 @@ async fn the_runtime_budget_of_the_tuning_job_ends_it(db: TestDb) {
     assert!(job.counters.completed + job.counters.stopped <= 8, "{:?}", job.counters);
 }
 
-async fn grid_tries_every_combination_once(db: TestDb) {
-    let world = World::new(db, |_| Script::prints("loss=1")).await;
+async fn grid_tries_every_combination_once(engine: Engine) {
+    let world = World::new(engine, |_| Script::prints("loss=1")).await;
     let mut grid = request("grid", 6, 2);
     grid["HyperParameterTuningJobConfig"]["Strategy"] = json!("Grid");
     grid["HyperParameterTuningJobConfig"]["ResourceLimits"] = json!({"MaxParallelTrainingJobs": 2});
@@ -143,8 +145,8 @@ async fn grid_tries_every_combination_once(db: TestDb) {
     assert_eq!(tried.len(), 6);
 }
 
-async fn a_restarted_scheduler_goes_on_where_it_was(db: TestDb) {
-    let mut world = World::new(db, |spec| loss_is_x(spec).lasting(80)).await;
+async fn a_restarted_scheduler_goes_on_where_it_was(engine: Engine) {
+    let mut world = World::new(engine, |spec| loss_is_x(spec).lasting(80)).await;
     world.create(&request("restarted", 40, 4)).await;
     let mut restarts = 0;
     while !world.tuning_job("restarted").await.status.is_terminal() {
@@ -170,8 +172,8 @@ async fn a_restarted_scheduler_goes_on_where_it_was(db: TestDb) {
     assert!(started.iter().all(|id| id.number == 1), "nothing was lost, so nothing is retried");
 }
 
-async fn the_same_seed_gives_the_same_run(db: TestDb) {
-    let world = World::new(db, loss_is_x).await;
+async fn the_same_seed_gives_the_same_run(engine: Engine) {
+    let world = World::new(engine, loss_is_x).await;
     world.create(&request("first", 12, 1)).await;
     world.create(&request("second", 12, 1)).await;
     world.finish("first", STEP).await;
@@ -183,9 +185,9 @@ async fn the_same_seed_gives_the_same_run(db: TestDb) {
 macro_rules! on_both_databases {
     ($($test:ident),+ $(,)?) => {
         mod sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(crate::support::db::TestDb::sqlite().await).await; })+ }
+            async fn $test() { super::$test(crate::support::database::Engine::Sqlite).await; })+ }
         mod postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(crate::support::db::TestDb::postgres().await).await; })+ }
+            async fn $test() { super::$test(crate::support::database::Engine::Postgres).await; })+ }
     };
 }
 
