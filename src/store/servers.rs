@@ -15,3 +15,9 @@ pub async fn leave(tx: &mut Tx<'_>, server: Uuid) -> Result<(), StoreError> {
     let _ = (tx, server);
     todo!()
 }
+
+/// The secret of a name: the stored one, or `candidate`, stored now.
+pub async fn secret(tx: &mut Tx<'_>, name: &str, candidate: &str) -> Result<String, StoreError> {
+    let _ = (tx, name, candidate);
+    todo!()
+}
