@@ -1,3 +1,11 @@
 //! The `tunesmith` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: a supervisor is one thread, and it starts hundreds of times a second.
+    if let Some(code) = tunesmith::executor::process::supervisor::dispatch(std::env::args_os()) {
+        return code;
+    }
+    tunesmith::cli::main()
+}

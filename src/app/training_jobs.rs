@@ -55,7 +55,8 @@ impl DefinitionView {
 }
 
 /// A training job with what it trains.
-pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TrainingJobView, AppError> {
+pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TrainingJobView, AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     app.db
         .read(move |tx| {
             Box::pin(async move {
@@ -70,9 +71,10 @@ pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TrainingJ
 /// A page of the scope's training jobs.
 pub async fn list(
     app: &App,
-    scope: Scope,
+    scope: &Scope,
     query: ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, AppError> {
+    let scope = scope.clone();
     app.db
         .read(move |tx| Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
         .await
@@ -81,10 +83,11 @@ pub async fn list(
 /// A page of a tuning job's training jobs, each with what it trains.
 pub async fn list_of_tuning_job(
     app: &App,
-    scope: Scope,
-    tuning_job: String,
+    scope: &Scope,
+    tuning_job: &str,
     query: ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJobView>, AppError> {
+    let (scope, tuning_job) = (scope.clone(), tuning_job.to_owned());
     app.db
         .read(move |tx| {
             Box::pin(async move {
@@ -107,7 +110,8 @@ pub async fn list_of_tuning_job(
 }
 
 /// Asks a training job to stop. Asking twice is asking once.
-pub async fn stop(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
     app.db
         .write(WriteClass::Api, move |tx| {
@@ -150,7 +154,8 @@ fn begin_stopping(job: &mut TrainingJob, now: Timestamp) {
 }
 
 /// Deletes a training job that is over, with its kept log; its name can be used again. Its artifacts stay.
-pub async fn delete(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let job = app
         .db
         .write(WriteClass::Api, move |tx| {

@@ -16,7 +16,6 @@ use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::metrics::Scraper;
-use crate::search::{self, Study};
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
 use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
 
@@ -73,20 +72,6 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     let parallel = request.config.resource_limits.max_parallel_training_jobs;
     within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
     Scraper::new(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
-    let study = Study {
-        space: plan.space.clone(),
-        direction: plan.objective.direction,
-        strategy: request.config.strategy,
-        seed: 0,
-        definition: 0,
-        budget: plan.max_jobs,
-        trials: Vec::new(),
-        parents: Vec::new(),
-    };
-    search::suggest(&study, 1, 1).map_err(|error| {
-        let strategy = error.0;
-        AppError::Validation(format!("The strategy {strategy} is not supported yet. Use Random or Grid."))
-    })?;
     Ok(plan)
 }
 
@@ -196,7 +181,8 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
 }
 
 /// A tuning job with what Describe shows beside it, from one consistent read.
-pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TuningJobView, AppError> {
+pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobView, AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
     let (job, definition, best) = app
         .db
@@ -219,16 +205,18 @@ pub async fn describe(app: &App, scope: Scope, name: String) -> Result<TuningJob
 /// A page of the scope's tuning jobs.
 pub async fn list(
     app: &App,
-    scope: Scope,
+    scope: &Scope,
     query: ListQuery<TuningStatus, SortKey>,
 ) -> Result<Page<TuningJob>, AppError> {
+    let scope = scope.clone();
     app.db
         .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
         .await
 }
 
 /// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.
-pub async fn stop(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
     app.db
         .write(WriteClass::Api, move |tx| {
@@ -256,7 +244,8 @@ pub async fn stop(app: &App, scope: Scope, name: String) -> Result<(), AppError>
 }
 
 /// Deletes a tuning job that is over; its training jobs and their artifacts stay.
-pub async fn delete(app: &App, scope: Scope, name: String) -> Result<(), AppError> {
+pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
     app.db
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());

@@ -1,8 +1,8 @@
 //! The rules of a tuning job that span members of its request, and the plan that follows from them.
 //!
 //! Invariant: pure; every refusal says which member broke which rule and what to change. Single members have passed
-//! the service model before. Whether a regular expression compiles, an image is registered or a quota is used up is
-//! the use case's to know.
+//! the service model before, and what nothing acts on yet has been refused by name. Whether a regular expression
+//! compiles, an image is registered or a quota is used up is the use case's to know.
 
 use std::collections::HashSet;
 
@@ -122,19 +122,6 @@ pub enum RuleError {
     /// A channel without objects to read.
     #[error("The channel {0} has no S3DataSource. Provide one; other data sources are not supported yet.")]
     NoDataSource(String),
-    /// A channel option that nothing acts on yet.
-    #[error("{option} of channel {channel} is not supported yet. {change}.")]
-    ChannelOption {
-        /// The channel.
-        channel: String,
-        /// Member and value.
-        option: &'static str,
-        /// What to use instead.
-        change: &'static str,
-    },
-    /// An input mode that nothing acts on yet.
-    #[error("TrainingInputMode Pipe is not supported yet. Use File or FastFile.")]
-    PipeMode,
     /// An unusable object URI.
     #[error("{field} [{uri}] is not a usable S3 URI: {why}. Provide a URI such as s3://bucket/prefix.")]
     Uri {
@@ -284,9 +271,6 @@ fn budget(strategy: Strategy, limits: &ResourceLimits, space: &Space, most_jobs:
 
 /// What a training job needs to run.
 fn training(definition: &TrainingDefinition) -> Result<(), RuleError> {
-    if definition.algorithm_specification.training_input_mode == "Pipe" {
-        return Err(RuleError::PipeMode);
-    }
     channels(definition.input_data_config.as_deref().unwrap_or_default())?;
     s3_uri("OutputDataConfig.S3OutputPath", &definition.output_data_config.s3_output_path)?;
     definition.checkpoint_config.as_ref().map_or(Ok(()), checkpoints)?;
@@ -309,13 +293,6 @@ fn channels(channels: &[Channel]) -> Result<(), RuleError> {
             return Err(RuleError::ChannelName(name.clone()));
         }
         let source = channel.data_source.s3.as_ref().ok_or_else(|| RuleError::NoDataSource(name.clone()))?;
-        let refused = |option, change| RuleError::ChannelOption { channel: name.clone(), option, change };
-        if source.data_type != "S3Prefix" {
-            return Err(refused("An S3DataType other than S3Prefix", "Use S3Prefix"));
-        }
-        if channel.input_mode.as_deref() == Some("Pipe") {
-            return Err(refused("InputMode Pipe", "Use File or FastFile"));
-        }
         s3_uri(&format!("S3Uri of channel {name}"), &source.uri)?;
     }
     Ok(())
@@ -360,8 +337,7 @@ fn resource_config(field: &'static str, config: &ResourceConfig) -> Result<(), R
     match config.instance_count {
         None => broken("InstanceCount", "is required. Set it to 1"),
         Some(n) if n < 1 => broken("InstanceCount", "must be at least 1. Set it to 1"),
-        Some(1) => Ok(()),
-        Some(_) => broken("InstanceCount", "greater than 1 is not supported yet. Set it to 1"),
+        Some(_) => Ok(()),
     }
 }
 

@@ -4,8 +4,10 @@
 //! keeps logs, exit record, deadline and stop sequence of an attempt by something that outlives this server. Which
 //! attempts should exist is the scheduler's to decide, from rows.
 
+pub mod contract;
 pub mod images;
 pub mod log_format;
+pub mod process;
 pub mod simulated;
 
 use std::collections::BTreeMap;

@@ -13,10 +13,10 @@ use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::{ObjectiveStatus, TrainingStatus};
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, LogRecord, Observed, Stream, log_format};
-use crate::metrics::{InvalidRegex, Match, Scraper};
+use crate::metrics::{Match, Scraper};
 use crate::objects::ObjectsError;
 use crate::scheduler::report::Report;
-use crate::scheduler::spec::{ReadDefinition, attempt_spec};
+use crate::scheduler::spec::{Prepared, ReadDefinition, attempt_spec};
 use crate::scheduler::{Inner, SchedulerError, transitions};
 use crate::store::rows::{Attempt, FinalMetric, LogSegment, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, WriteClass, definitions, metrics, training_jobs, tuning_jobs};
@@ -45,7 +45,7 @@ pub struct Drive {
 #[derive(Debug)]
 struct Subject {
     job: TrainingJob,
-    definition: ReadDefinition,
+    definition: Arc<Prepared>,
     stored: ReadPosition,
 }
 
@@ -54,7 +54,6 @@ struct Subject {
 struct Reading {
     scraper: Scraper,
     matches: Vec<Match>,
-    lines: u64,
     position: ReadPosition,
     /// Up to here points were stored before.
     stored: u64,
@@ -76,7 +75,7 @@ impl Drive {
         let subject = self.subject().await?;
         let tuning_job = subject.job.tuning_job_id?;
         let prepared_at = self.inner.parts.clock.now();
-        let reading = Reading::new(&subject);
+        let mut reading = Reading::new(&subject);
         let mut report = Report {
             attempt: self.attempt.id,
             tuning_job,
@@ -89,13 +88,6 @@ impl Drive {
             segments: Vec::new(),
             objective: (ObjectiveStatus::Failed, None),
             final_metrics: Vec::new(),
-        };
-        let mut reading = match reading {
-            Ok(reading) => reading,
-            Err(error) => {
-                report.exit = start_failed(prepared_at, error.to_string());
-                return Some(report);
-            }
         };
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
@@ -135,7 +127,7 @@ impl Drive {
         if *self.stop.borrow() {
             return Err(ended(now(), ExitCause::Stopped));
         }
-        let spec = attempt_spec(&self.inner.parts.objects, &subject.job, &self.attempt, &subject.definition).await;
+        let spec = attempt_spec(&self.inner.parts.objects, &subject.job, &self.attempt, &subject.definition.read).await;
         let spec = spec.map_err(|error| match error {
             ObjectsError::Io { .. } => infrastructure(now(), crate::telemetry::chain(&error)),
             client => start_failed(now(), client.to_string()),
@@ -252,7 +244,7 @@ impl Drive {
 
     /// Fills a report in from what the attempt left: artifacts, log, metrics.
     async fn collect(&self, subject: &Subject, reading: &mut Reading, report: &mut Report) {
-        let definition = &subject.definition;
+        let definition = &subject.definition.read;
         report.final_metrics = reading.final_metrics(definition);
         report.objective = reading.objective(definition);
         report.points = std::mem::take(&mut reading.unstored);
@@ -275,8 +267,8 @@ impl Drive {
     async fn upload(&self, subject: &Subject, report: &mut Report) -> Result<(), Failure> {
         let objects = &self.inner.parts.objects;
         let outputs = self.inner.parts.executor.outputs(self.attempt.id).await?;
-        let uri = subject.definition.output_uri(&subject.job.name);
-        let packs = subject.definition.packs_artifacts();
+        let uri = subject.definition.read.output_uri(&subject.job.name);
+        let packs = subject.definition.read.packs_artifacts();
         let failed =
             !matches!(report.exit.cause, ExitCause::Exited { code: 0 } | ExitCause::Stopped | ExitCause::Deadline);
         if !failed {
@@ -332,25 +324,23 @@ impl Drive {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Reading {
-    fn new(subject: &Subject) -> Result<Self, InvalidRegex> {
-        Ok(Self {
-            scraper: Scraper::new(&subject.definition.metrics)?,
+    fn new(subject: &Subject) -> Self {
+        Self {
+            scraper: subject.definition.scraper.fork(),
             matches: Vec::new(),
-            lines: 0,
             position: ReadPosition::default(),
             stored: subject.stored.offset,
             unstored: Vec::new(),
-            last: vec![None; subject.definition.metrics.len()],
+            last: vec![None; subject.definition.read.metrics.len()],
             stored_at: Instant::now(),
             began_stored: subject.job.status != TrainingStatus::InProgress || subject.job.started_at.is_some(),
-        })
+        }
     }
 
     fn scrape(&mut self, record: &LogRecord) {
         if record.stream == Stream::Service {
             return;
         }
-        self.lines += 1;
         self.matches.clear();
         self.scraper.scrape(&record.line, &mut self.matches);
         for found in &self.matches {
@@ -359,7 +349,8 @@ impl Reading {
                 self.position.non_finite += 1;
             } else if record.offset >= self.stored {
                 self.unstored.push(MetricPoint {
-                    offset: record.offset,
+                    // A match takes at least a byte of its line, so that this is unique in the log.
+                    offset: record.offset + u64::from(found.nth),
                     definition: u32::try_from(found.definition).unwrap_or(u32::MAX),
                     time: record.time,
                     value: found.value,
@@ -387,16 +378,7 @@ impl Reading {
 
     /// What to tell of definitions that never matched, and of values that are no numbers.
     fn remark(&self) -> Option<String> {
-        let unmatched = self.scraper.unmatched();
-        let mut parts: Vec<String> = unmatched
-            .iter()
-            .map(|metric| {
-                format!(
-                    "Metric {} was not found: none of {} log lines matched {}",
-                    metric.name, self.lines, metric.regex
-                )
-            })
-            .collect();
+        let mut parts: Vec<String> = self.scraper.unmatched().map(|metric| metric.to_string()).collect();
         if self.position.non_finite > 0 {
             parts.push(format!("{} metric values were infinite or not a number", self.position.non_finite));
         }
@@ -421,7 +403,7 @@ async fn read_subject(inner: &Inner, attempt: &Attempt) -> Result<Option<Subject
         })
         .await?;
     let Some((job, Some(definition), stored)) = rows else { return Ok(None) };
-    let definition = ReadDefinition::read(&definition).map_err(|source| SchedulerError::Definition { source })?;
+    let definition = inner.prepared(&definition)?;
     Ok(Some(Subject { job, definition, stored }))
 }
 

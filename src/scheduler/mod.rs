@@ -30,16 +30,22 @@ use uuid::Uuid;
 use crate::clock::{Clock, Wake};
 use crate::executor::Executor;
 use crate::executor::images::Images;
+use crate::metrics::{InvalidRegex, Scraper};
 use crate::objects::Objects;
 use crate::scheduler::lease::{HEARTBEAT_EVERY, Standing};
 use crate::scheduler::report::Report;
+use crate::scheduler::spec::{Prepared, ReadDefinition};
 use crate::scheduler::tuning::TuningLoop;
+use crate::store::rows::Definition;
 use crate::store::{Db, StoreError, WriteClass, tuning_jobs};
 
 pub use spec::OBJECTIVE_HYPERPARAMETER;
 
 /// The timer of the loop that looks for tuning jobs.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// Compiled definitions kept at most; each takes up to a few megabytes.
+const DEFINITIONS_KEPT: usize = 64;
 
 /// What the scheduler works with.
 #[derive(Debug, Clone)]
@@ -84,6 +90,9 @@ pub enum SchedulerError {
         #[source]
         source: serde_json::Error,
     },
+    /// A stored metric definition that does not compile: Create refuses these.
+    #[error(transparent)]
+    Regex(#[from] InvalidRegex),
     /// A strategy panicked.
     #[error("the search panicked")]
     SuggestionPanicked(#[source] tokio::task::JoinError),
@@ -98,6 +107,8 @@ struct Inner {
     agent: Wake,
     /// The loops of the tuning jobs that this server decides on.
     loops: Mutex<HashMap<Uuid, LoopHandle>>,
+    /// Definitions in use, compiled once.
+    definitions: Mutex<HashMap<Uuid, Arc<Prepared>>>,
     stopping: CancellationToken,
 }
 
@@ -109,6 +120,22 @@ struct LoopHandle {
 }
 
 impl Inner {
+    /// A definition's row with its expressions compiled; kept for the next attempt.
+    fn prepared(&self, row: &Definition) -> Result<Arc<Prepared>, SchedulerError> {
+        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = definitions.get(&row.id) {
+            return Ok(Arc::clone(prepared));
+        }
+        let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
+        let scraper = Scraper::new(&read.metrics)?;
+        if definitions.len() >= DEFINITIONS_KEPT {
+            definitions.clear();
+        }
+        let prepared = Arc::new(Prepared { read, scraper });
+        definitions.insert(row.id, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
     /// Hands a report to the tuning job's loop; gives it back where this server does not decide on that job.
     fn deliver(&self, report: Report) -> Result<(), Box<Report>> {
         let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,6 +162,7 @@ impl Scheduler {
             parts,
             agent: Wake::default(),
             loops: Mutex::default(),
+            definitions: Mutex::default(),
             stopping: CancellationToken::new(),
         });
         let tasks = vec![

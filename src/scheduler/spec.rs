@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::domain::request::{Channel, MetricDefinition, Objective, TrainingDefinition};
 use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec};
+use crate::metrics::Scraper;
 use crate::objects::{Objects, ObjectsError};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
@@ -28,6 +29,15 @@ pub struct ReadDefinition {
     pub metrics: Vec<MetricDefinition>,
     /// What is tuned for.
     pub objective: Option<Objective>,
+}
+
+/// A definition with its expressions compiled, shared by the attempts of its training jobs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The row, read.
+    pub read: ReadDefinition,
+    /// Its metric definitions; each log forks it.
+    pub scraper: Scraper,
 }
 
 impl ReadDefinition {

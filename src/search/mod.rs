@@ -4,6 +4,14 @@
 //! seeded from (seed, definition, ordinal), and `suggest(n)` equals n calls of one with the earlier ones pending. So
 //! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
 
+mod grid;
+pub mod lattice;
+mod random;
+pub mod rng;
+pub mod scale;
+#[cfg(test)]
+mod suite;
+
 use crate::domain::space::{Space, Value};
 use crate::domain::status::{Direction, Strategy};
 
@@ -65,13 +73,18 @@ pub struct Suggestions {
     pub exhausted: bool,
 }
 
-/// A strategy that this build does not have.
+/// A strategy that this version does not have, or not for the ranges of the study.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the strategy {0} is not supported yet")]
+#[error("this version has no {0} search for these hyperparameter ranges")]
 pub struct Unsupported(pub Strategy);
 
-/// Suggests up to `n` points for the ordinals from `first_ordinal` on.
+/// Suggests up to `n` points for the ordinals from `first_ordinal` (1-based) on; fewer only where the space has no more.
+///
+/// `study.trials` has every trial before them, pending ones too; its order does not matter.
 pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions, Unsupported> {
-    let _ = (first_ordinal, n);
-    Err(Unsupported(study.strategy))
+    match study.strategy {
+        Strategy::Random => Ok(random::suggest(study, first_ordinal, n)),
+        Strategy::Grid => grid::suggest(study, first_ordinal, n),
+        Strategy::Bayesian | Strategy::Hyperband => Err(Unsupported(study.strategy)),
+    }
 }

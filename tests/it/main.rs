@@ -1,4 +1,5 @@
 //! Every integration test, one binary: real databases, real processes, the real router.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on says so by panicking")]
 
 mod api;
 mod clients;

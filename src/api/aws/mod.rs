@@ -3,8 +3,16 @@
 use crate::app::App;
 use crate::domain::names::Scope;
 
+pub mod decode;
+pub mod error;
+pub mod model;
+pub mod quote;
 pub mod sagemaker;
+pub(crate) mod service;
+pub mod signature;
+pub mod support;
 pub mod tokens;
+pub mod validate;
 
 /// One request that has passed the service model: what an operation works on.
 #[derive(Debug)]

@@ -88,8 +88,6 @@ fn every_broken_rule_is_named_with_what_to_change() {
         (format!("{CHANNEL}/ChannelName"), json!(".."), "can't be the name of a folder"),
         (format!("{definition}/InputDataConfig"), json!([channel, channel]), "used more than once"),
         (format!("{CHANNEL}/DataSource"), json!({}), "has no S3DataSource"),
-        (format!("{CHANNEL}/DataSource/S3DataSource/S3DataType"), json!("ManifestFile"), "not supported yet"),
-        (format!("{CHANNEL}/InputMode"), json!("Pipe"), "Use File or FastFile"),
         (format!("{CHANNEL}/DataSource/S3DataSource/S3Uri"), json!("https://evil/x"), "begin with s3://"),
         (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://data/../x"), "empty part, `.` or `..`"),
         (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://../x"), "the bucket must be"),
@@ -97,7 +95,7 @@ fn every_broken_rule_is_named_with_what_to_change() {
         (format!("{definition}/CheckpointConfig/LocalPath"), json!("/opt/ml/../../etc"), "`.` or `..`"),
         (format!("{definition}/CheckpointConfig/LocalPath"), json!("/opt/ml/model"), "the service itself uses"),
         (format!("{definition}/ResourceConfig"), Value::Null, "Either ResourceConfig or"),
-        (format!("{definition}/ResourceConfig/InstanceCount"), json!(2), "not supported yet"),
+        (format!("{definition}/ResourceConfig/InstanceCount"), json!(0), "must be at least 1"),
         (format!("{definition}/ResourceConfig/InstanceType"), Value::Null, "InstanceType is required"),
         (
             format!("{definition}/HyperParameterTuningResourceConfig"),

@@ -130,6 +130,6 @@ async fn all_training_jobs_are_listed_by_creation_time(engine: Engine) {
     let [late, middle, early] = [&jobs[0].name, &jobs[1].name, &jobs[2].name];
     assert_eq!(listed(json!({})).await, [early, middle, late].map(String::clone));
     assert_eq!(listed(json!({"SortBy": "Name"})).await, [early, late, middle].map(String::clone));
-    assert_eq!(listed(json!({"StatusEquals": "Completed"})).await, [early.clone()]);
-    assert_eq!(listed(json!({"NameContains": "TWO-"})).await, [middle.clone()]);
+    assert_eq!(listed(json!({"StatusEquals": "Completed"})).await, *std::slice::from_ref(early));
+    assert_eq!(listed(json!({"NameContains": "TWO-"})).await, *std::slice::from_ref(middle));
 }

@@ -23,7 +23,7 @@ async fn a_log_is_followed_across_its_move(engine: Engine) {
     let app = TestApp::new(engine).await;
     app.ok("CreateHyperParameterTuningJob", &minimal("tune")).await;
     let job = training(&stored(&app, "tune").await, 1);
-    insert(&app, &[job.clone()]).await;
+    insert(&app, std::slice::from_ref(&job)).await;
     let id = AttemptId { training_job: job.id, number: 1 };
     let row = Attempt {
         id,

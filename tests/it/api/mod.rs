@@ -16,7 +16,10 @@ macro_rules! on_both_databases {
 
 mod describe;
 mod fixtures;
+mod generate;
 mod lifecycle;
 mod lists;
 mod logs;
+mod model;
 mod tags;
+mod wire;

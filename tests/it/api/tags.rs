@@ -10,7 +10,7 @@ on_both_databases!(tags_are_set_replaced_and_removed, tags_hang_on_what_exists, 
 
 const ARN: &str = "arn:aws:sagemaker:us-east-1:000000000000:hyper-parameter-tuning-job/tune";
 
-async fn tagged() -> Value {
+fn tagged() -> Value {
     let mut request = minimal("tune");
     request["Tags"] = json!([{"Key": "team", "Value": "a"}, {"Key": "cost", "Value": ""}]);
     request
@@ -18,7 +18,7 @@ async fn tagged() -> Value {
 
 async fn tags_are_set_replaced_and_removed(engine: Engine) {
     let app = TestApp::new(engine).await;
-    app.ok("CreateHyperParameterTuningJob", &tagged().await).await;
+    app.ok("CreateHyperParameterTuningJob", &tagged()).await;
     let listed = app.ok("ListTags", &json!({"ResourceArn": ARN})).await;
     assert_eq!(listed["Tags"], json!([{"Key": "cost", "Value": ""}, {"Key": "team", "Value": "a"}]));
     let new = json!([{"Key": "team", "Value": "b"}, {"Key": "stage", "Value": "x"}]);
@@ -32,7 +32,7 @@ async fn tags_hang_on_what_exists(engine: Engine) {
     let app = TestApp::new(engine).await;
     app.ok("CreateHyperParameterTuningJob", &minimal("tune")).await;
     let child = training(&stored(&app, "tune").await, 1);
-    insert(&app, &[child.clone()]).await;
+    insert(&app, std::slice::from_ref(&child)).await;
     let arn = TestApp::scope().training_job_arn(&child.name);
     let tags = json!([{"Key": "k", "Value": "v"}]);
     assert_eq!(app.ok("AddTags", &json!({"ResourceArn": arn, "Tags": tags})).await, json!({ "Tags": tags }));
@@ -49,7 +49,7 @@ async fn tags_hang_on_what_exists(engine: Engine) {
 
 async fn a_resource_has_at_most_fifty_tags(engine: Engine) {
     let app = TestApp::new(engine).await;
-    app.ok("CreateHyperParameterTuningJob", &tagged().await).await;
+    app.ok("CreateHyperParameterTuningJob", &tagged()).await;
     let many = |n: usize| (0..n).map(|i| json!({"Key": format!("k{i}"), "Value": ""})).collect::<Vec<_>>();
     let (code, text) = app.refused("AddTags", &json!({"ResourceArn": ARN, "Tags": many(49)})).await;
     assert_eq!(code, "ValidationException");

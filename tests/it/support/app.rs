@@ -73,7 +73,8 @@ impl TestApp {
         let router = api::router(app.clone(), settings(), readiness);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let server =
+            tokio::spawn(async move { api::serve(listener, router, std::future::pending()).await.expect("it serves") });
         Self { app, executor, url, _folder: folder, _database: database, server }
     }
 
@@ -107,10 +108,11 @@ impl TestApp {
         tokio::task::spawn_blocking(send).await.expect("the client thread")
     }
 
-    /// Calls an operation that succeeds.
+    /// Calls an operation that succeeds, with an answer as the service model has it.
     pub async fn ok(&self, operation: &str, body: &Value) -> Value {
         let answer = self.call(operation, body).await;
         assert_eq!(answer.status, 200, "{operation} {body}: {}", answer.body);
+        super::model::assert_conforms(operation, &answer.body);
         answer.body
     }
 
@@ -165,7 +167,7 @@ impl Idle {
 
 #[async_trait]
 impl Executor for Idle {
-    fn id(&self) -> &str {
+    fn id(&self) -> &'static str {
         "idle"
     }
 

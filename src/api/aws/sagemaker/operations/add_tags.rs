@@ -10,6 +10,6 @@ use crate::app::{AppError, tags};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let arn = name(&call.input, "ResourceArn");
-    let tags = tags::add(call.app, call.scope, arn, read(&call.input["Tags"])?).await?;
+    let tags = tags::add(call.app, &call.scope, &arn, read(&call.input["Tags"])?).await?;
     Ok(json!({ "Tags": tags }))
 }

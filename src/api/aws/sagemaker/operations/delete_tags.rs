@@ -10,6 +10,6 @@ use crate::app::{AppError, tags};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let arn = name(&call.input, "ResourceArn");
-    tags::remove(call.app, call.scope, arn, read(&call.input["TagKeys"])?).await?;
+    tags::remove(call.app, &call.scope, &arn, read(&call.input["TagKeys"])?).await?;
     Ok(json!({}))
 }

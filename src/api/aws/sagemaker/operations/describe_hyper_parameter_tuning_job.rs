@@ -10,6 +10,6 @@ use crate::app::{AppError, tuning_jobs};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let name = name(&call.input, "HyperParameterTuningJobName");
-    let view = tuning_jobs::describe(call.app, call.scope, name).await?;
+    let view = tuning_jobs::describe(call.app, &call.scope, &name).await?;
     tuning_job::describe(&view).map_err(|error| AppError::Internal(Box::new(error)))
 }

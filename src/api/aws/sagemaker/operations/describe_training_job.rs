@@ -10,6 +10,6 @@ use crate::app::{AppError, training_jobs};
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let name = name(&call.input, "TrainingJobName");
-    let view = training_jobs::describe(call.app, call.scope, name).await?;
+    let view = training_jobs::describe(call.app, &call.scope, &name).await?;
     Ok(training_job::describe(&view))
 }

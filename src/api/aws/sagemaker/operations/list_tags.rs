@@ -13,6 +13,6 @@ pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
         return Err(InvalidToken.into());
     }
     let arn = name(&call.input, "ResourceArn");
-    let tags = tags::list(call.app, call.scope, arn).await?;
+    let tags = tags::list(call.app, &call.scope, &arn).await?;
     Ok(json!({ "Tags": tags }))
 }

@@ -12,6 +12,6 @@ use crate::app::{AppError, SortKey, training_jobs};
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let list = List::read("ListTrainingJobsForHyperParameterTuningJob", &call, SortKey::Name)?;
     let name = name(&call.input, "HyperParameterTuningJobName");
-    let page = training_jobs::list_of_tuning_job(call.app, call.scope, name, list.query.clone()).await?;
+    let page = training_jobs::list_of_tuning_job(call.app, &call.scope, &name, list.query.clone()).await?;
     Ok(list.respond("TrainingJobSummaries", &rows(&page, training_job::summary), page.next.as_ref()))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::aws::sagemaker::render::default;
+use crate::api::aws::sagemaker::render::{default, without_nulls};
 use crate::app::training_jobs::DefinitionView;
 use crate::domain::rules::{DEFAULT_CHECKPOINT_PATH, DEFAULT_MAX_RUNTIME_SECONDS, OBJECTIVE_HYPERPARAMETER};
 
@@ -38,7 +38,9 @@ pub fn complete(definition: &DefinitionView) -> Value {
     let resources = resource_config(&document);
     default(&mut document, "ResourceConfig", resources);
     default(&mut document["ResourceConfig"], "VolumeSizeInGB", DEFAULT_VOLUME_GB);
-    without_nulls(document)
+    // Looking for a member in order to write leaves a null where there is none.
+    without_nulls(&mut document);
+    document
 }
 
 /// `ResourceConfig` for a request that sent only the tuning API's own resource member.
@@ -46,12 +48,4 @@ fn resource_config(document: &Value) -> Value {
     let sent = &document["HyperParameterTuningResourceConfig"];
     let shared = ["InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"];
     shared.iter().filter_map(|name| Some(((*name).to_owned(), sent.get(*name)?.clone()))).collect()
-}
-
-/// Indexing a missing member for writing leaves a null behind; the service shows nothing there.
-fn without_nulls(mut document: Value) -> Value {
-    if let Value::Object(members) = &mut document {
-        members.retain(|_, value| !value.is_null());
-    }
-    document
 }

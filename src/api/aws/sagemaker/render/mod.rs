@@ -55,3 +55,15 @@ fn default(object: &mut Value, name: &str, value: impl Into<Value>) {
         }
     }
 }
+
+/// Removes null members, at any depth: to the service they are absent ones.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}

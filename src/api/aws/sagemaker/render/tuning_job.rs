@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::aws::sagemaker::render::{Document, default, definition, time, training_job};
+use crate::api::aws::sagemaker::render::{Document, default, definition, time, training_job, without_nulls};
 use crate::app::TuningJob;
 use crate::app::tuning_jobs::TuningJobView;
 
@@ -10,6 +10,7 @@ use crate::app::tuning_jobs::TuningJobView;
 pub fn describe(view: &TuningJobView) -> Result<Value, serde_json::Error> {
     let job = &view.job;
     let mut request: Value = serde_json::from_str(&job.request)?;
+    without_nulls(&mut request);
     let runtime_seconds = job.ended_at.unwrap_or(view.now).since_ms(job.created_at) / 1000;
     Ok(heading(job)
         .with("HyperParameterTuningJobConfig", config(job, request["HyperParameterTuningJobConfig"].take()))

@@ -1,0 +1,204 @@
+//! The container contract of the service, as data: configuration files and environment of a training program.
+//!
+//! Invariant: a pure function of the attempt and of where its folders are seen; nothing of the server's own environment
+//! is in it. The `SM_*` variables are the ones that the public training toolkit sets inside its images; they are set here
+//! so that a program can be written against them without the toolkit. Putting files in place and starting programs is
+//! left to the executors.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use serde_json::{Value, json};
+
+use crate::executor::AttemptSpec;
+
+/// The folder that the contract is written about.
+pub const ROOT: &str = "/opt/ml";
+
+/// The one host of a training job of one instance.
+pub const HOST: &str = "algo-1";
+
+/// Linux refuses a single string of 128 KiB or more to a program: such variables are left out, the files have it all.
+const MAX_VARIABLE: usize = 120 * 1024;
+
+/// What the contract tells of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// CPUs.
+    pub cpus: usize,
+    /// GPUs.
+    pub gpus: usize,
+    /// The name of the network interface.
+    pub network_interface: &'static str,
+}
+
+/// The files of `input/config`, by name.
+#[must_use]
+pub fn config_files(spec: &AttemptSpec, machine: &Machine) -> [(&'static str, String); 3] {
+    [
+        ("hyperparameters.json", json!(spec.hyperparameters).to_string()),
+        ("resourceconfig.json", resource_config(spec, machine).to_string()),
+        ("inputdataconfig.json", input_data_config(spec).to_string()),
+    ]
+}
+
+/// The environment of the training program, where `root` is what it sees as `/opt/ml`.
+///
+/// # Errors
+/// A text for the user where the job's own `Environment` holds a variable that no job may set.
+pub fn environment(spec: &AttemptSpec, machine: &Machine, root: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut env = toolkit_variables(spec, machine, root);
+    for (name, value) in &spec.environment {
+        if let Some(why) = refused_variable(name) {
+            return Err(format!("the environment variable {name} cannot be set by a job: {why}"));
+        }
+        if value.contains('\0') {
+            return Err(format!("the environment variable {name} holds a NUL character"));
+        }
+        env.insert(name.clone(), value.clone());
+    }
+    env.insert("TRAINING_JOB_NAME".into(), spec.training_job_name.clone());
+    env.insert("TRAINING_JOB_ARN".into(), spec.training_job_arn.clone());
+    env.retain(|_, value| value.len() < MAX_VARIABLE);
+    Ok(env)
+}
+
+/// Why a job may not set an environment variable of this name; none where it may.
+#[must_use]
+pub fn refused_variable(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Some("a name is not empty and holds neither `=` nor NUL");
+    }
+    if name.starts_with("LD_") || name == "GLIBC_TUNABLES" || name == "GCONV_PATH" || name == "LOCPATH" {
+        return Some("it changes how programs are loaded");
+    }
+    if name.starts_with("TUNESMITH_") {
+        return Some("names that begin with TUNESMITH_ are the service's own");
+    }
+    None
+}
+
+fn toolkit_variables(spec: &AttemptSpec, machine: &Machine, root: &str) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let mut set = |name: &str, value: &dyn Display| {
+        env.insert(name.to_owned(), value.to_string());
+    };
+    set("SM_MODEL_DIR", &format_args!("{root}/model"));
+    set("SM_INPUT_DIR", &format_args!("{root}/input"));
+    set("SM_INPUT_CONFIG_DIR", &format_args!("{root}/input/config"));
+    set("SM_OUTPUT_DIR", &format_args!("{root}/output"));
+    set("SM_OUTPUT_DATA_DIR", &format_args!("{root}/output/data"));
+    set("SM_HOSTS", &json!([HOST]));
+    set("SM_CURRENT_HOST", &HOST);
+    set("SM_NETWORK_INTERFACE_NAME", &machine.network_interface);
+    set("SM_NUM_CPUS", &machine.cpus);
+    set("SM_NUM_GPUS", &machine.gpus);
+    set("SM_LOG_LEVEL", &20);
+    set("SM_RESOURCE_CONFIG", &resource_config(spec, machine));
+    set("SM_INPUT_DATA_CONFIG", &input_data_config(spec));
+    if let Some(instance_type) = &spec.instance_type {
+        set("SM_CURRENT_INSTANCE_TYPE", instance_type);
+    }
+    set("SM_CHANNELS", &json!(spec.channels.iter().map(|c| c.name.as_str()).collect::<Vec<_>>()));
+    for channel in &spec.channels {
+        let name = format!("SM_CHANNEL_{}", channel.name.to_uppercase());
+        set(&name, &format_args!("{root}/input/data/{}", channel.name));
+    }
+    let decoded: BTreeMap<&str, Value> = spec.hyperparameters.iter().map(|(k, v)| (k.as_str(), decoded(v))).collect();
+    set("SM_HPS", &json!(decoded));
+    let arguments = spec.hyperparameters.iter().flat_map(|(k, v)| [format!("--{k}"), v.clone()]);
+    set("SM_USER_ARGS", &json!(arguments.collect::<Vec<_>>()));
+    for (name, value) in &spec.hyperparameters {
+        if !name.contains(['=', '\0']) && !value.contains('\0') {
+            set(&format!("SM_HP_{}", name.to_uppercase()), value);
+        }
+    }
+    env
+}
+
+/// The toolkit reads each hyperparameter as JSON where it is JSON, and as a text otherwise.
+fn decoded(value: &str) -> Value {
+    serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))
+}
+
+fn resource_config(spec: &AttemptSpec, machine: &Machine) -> Value {
+    let mut config =
+        json!({ "current_host": HOST, "hosts": [HOST], "network_interface_name": machine.network_interface });
+    if let Some(instance_type) = &spec.instance_type {
+        config["current_instance_type"] = json!(instance_type);
+        config["current_group_name"] = json!("homogeneousCluster");
+        config["instance_groups"] = json!([
+            { "instance_group_name": "homogeneousCluster", "instance_type": instance_type, "hosts": [HOST] }
+        ]);
+    }
+    config
+}
+
+fn input_data_config(spec: &AttemptSpec) -> Value {
+    spec.channels.iter().map(|channel| (channel.name.clone(), json!(channel.config))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::names::AttemptId;
+    use crate::executor::ChannelSpec;
+
+    const MACHINE: Machine = Machine { cpus: 2, gpus: 0, network_interface: "lo" };
+
+    fn spec() -> AttemptSpec {
+        AttemptSpec {
+            id: AttemptId { training_job: uuid::Uuid::nil(), number: 1 },
+            training_job_name: "t-001-00000000".into(),
+            training_job_arn: "arn:aws:sagemaker:us-east-1:000000000000:training-job/t-001-00000000".into(),
+            image: "local/x:1".into(),
+            hyperparameters: [("batch-size", "256"), ("opt", "adam")].map(|(k, v)| (k.into(), v.into())).into(),
+            environment: BTreeMap::new(),
+            channels: vec![ChannelSpec {
+                name: "train".into(),
+                source: "/data".into(),
+                config: [("TrainingInputMode".to_owned(), "File".to_owned())].into(),
+            }],
+            checkpoints: None,
+            instance_type: Some("ml.m5.large".into()),
+            max_runtime_ms: 1000,
+            stop_grace_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn hyperparameters_are_texts_in_the_file_and_decoded_in_sm_hps() {
+        let [(name, hyperparameters), (_, resources), (_, inputs)] = config_files(&spec(), &MACHINE);
+        assert_eq!(name, "hyperparameters.json");
+        assert_eq!(hyperparameters, r#"{"batch-size":"256","opt":"adam"}"#);
+        assert!(resources.contains(r#""current_host":"algo-1""#), "{resources}");
+        assert_eq!(inputs, r#"{"train":{"TrainingInputMode":"File"}}"#);
+
+        let env = environment(&spec(), &MACHINE, ROOT).unwrap();
+        assert_eq!(env["SM_HPS"], r#"{"batch-size":256,"opt":"adam"}"#);
+        assert_eq!(env["SM_HP_BATCH-SIZE"], "256");
+        assert_eq!(env["SM_CHANNEL_TRAIN"], "/opt/ml/input/data/train");
+        assert_eq!(env["TRAINING_JOB_NAME"], "t-001-00000000");
+    }
+
+    #[test]
+    fn the_jobs_environment_is_kept_but_cannot_load_code_or_rename_the_job() {
+        let mut spec = spec();
+        spec.environment =
+            [("SM_MODEL_DIR", "/m"), ("TRAINING_JOB_NAME", "x")].map(|(k, v)| (k.into(), v.into())).into();
+        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        assert_eq!((env["SM_MODEL_DIR"].as_str(), env["TRAINING_JOB_NAME"].as_str()), ("/m", "t-001-00000000"));
+        for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "TUNESMITH_ATTEMPT", "", "A=B", "A\0"] {
+            spec.environment = [(name.to_owned(), "x".to_owned())].into();
+            assert!(environment(&spec, &MACHINE, ROOT).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_too_long_for_a_program_is_left_out() {
+        let mut spec = spec();
+        spec.hyperparameters = (0..100).map(|i| (format!("h{i}"), "x".repeat(2500))).collect();
+        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        assert!(!env.contains_key("SM_HPS") && env.contains_key("SM_HP_H99"));
+    }
+}

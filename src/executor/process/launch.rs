@@ -1,0 +1,225 @@
+//! Starting an attempt: its plan, its folder, its supervisor.
+//!
+//! Invariant: whoever starts a supervisor holds the folder's lock and hands it over by inheritance, so there is no moment
+//! at which an attempt that was started looks as if it were not, nor one at which two are. A server that dies on the way
+//! leaves a folder that can be started again.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, chown, mkfifo};
+
+use super::folder::Folder;
+use super::plan::{Bind, Plan, RunAs, Sandbox};
+use super::strays;
+use crate::executor::contract::{self, Machine};
+use crate::executor::{AttemptSpec, ExecutorError};
+
+/// Folders of `/opt/ml` that the program may write to; `""` is `/opt/ml` itself.
+const WRITABLE: [&str; 6] = ["", "model", "output", "output/data", "checkpoints", "tmp"];
+
+/// What is the same for every attempt.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) binary: PathBuf,
+    pub(super) working_dir: PathBuf,
+    pub(super) search_path: String,
+    pub(super) masked: Vec<PathBuf>,
+    pub(super) run_as: Option<RunAs>,
+    /// None: plain processes. Whether a user namespace is needed.
+    pub(super) sandbox: Option<bool>,
+    pub(super) max_log_bytes: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) machine: Machine,
+}
+
+/// A plan with what has to be put into the folder for it.
+#[derive(Debug)]
+pub(super) struct Launch {
+    plan: Plan,
+    config: [(&'static str, String); 3],
+    channels: Vec<(String, PathBuf)>,
+    checkpoints: Option<(PathBuf, PathBuf)>,
+}
+
+impl Launch {
+    /// Decides everything; touches nothing.
+    pub(super) fn new(
+        common: &Common,
+        spec: &AttemptSpec,
+        command: &[String],
+        folder: &Folder,
+    ) -> Result<Self, ExecutorError> {
+        for channel in &spec.channels {
+            if !is_plain_name(&channel.name) {
+                return Err(ExecutorError::Client(format!("the channel name {:?} cannot be a folder", channel.name)));
+            }
+        }
+        let checkpoints = match &spec.checkpoints {
+            None => None,
+            Some(checkpoints) => Some((within_root(&checkpoints.target)?, checkpoints.source.clone())),
+        };
+        let own_root = folder.ml().to_string_lossy().into_owned();
+        let root = if common.sandbox.is_some() { contract::ROOT } else { &own_root };
+        let mut environment = std::collections::BTreeMap::from(
+            [("PATH", common.search_path.as_str()), ("HOME", root), ("LANG", "C.UTF-8"), ("PYTHONUNBUFFERED", "1")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        environment.insert("TMPDIR".into(), format!("{root}/tmp"));
+        environment.extend(contract::environment(spec, &common.machine, root).map_err(ExecutorError::Client)?);
+        environment.insert(strays::MARK.into(), spec.id.to_string());
+        let mut command = command.to_vec();
+        command.push("train".into());
+        let channels: Vec<_> = spec.channels.iter().map(|c| (c.name.clone(), c.source.clone())).collect();
+        let sandbox = common.sandbox.map(|user_namespace| Sandbox {
+            user_namespace,
+            binds: binds(folder, &channels, checkpoints.as_ref()),
+            masked: common.masked.clone(),
+        });
+        let plan = Plan {
+            attempt: spec.id,
+            command,
+            environment,
+            working_dir: common.working_dir.clone(),
+            run_as: common.run_as,
+            sandbox,
+            max_runtime_ms: spec.max_runtime_ms,
+            stop_grace_ms: spec.stop_grace_ms,
+            max_log_bytes: common.max_log_bytes,
+            segment_bytes: common.segment_bytes,
+        };
+        Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
+    }
+
+    /// Makes the folder and starts the supervisor. None where the attempt was started before.
+    pub(super) fn start(&self, folder: &Folder, binary: &Path) -> io::Result<Option<Child>> {
+        make_folder(folder.path(), 0o700 | self.passage())?;
+        let Some(lock) = folder.try_lock()? else { return Ok(None) };
+        if folder.started().exists() {
+            return Ok(None);
+        }
+        self.fill(folder)?;
+        let mut supervisor = Command::new(binary);
+        supervisor.arg("supervise").arg(folder.path()).env_clear();
+        supervisor.stdin(Stdio::from(lock)).stdout(Stdio::null()).stderr(Stdio::null());
+        supervisor.spawn().map(Some)
+    }
+
+    /// Without a view of its own, another user finds its folder along the way that others may pass.
+    fn passage(&self) -> u32 {
+        if self.plan.sandbox.is_none() && self.plan.run_as.is_some() { 0o011 } else { 0 }
+    }
+
+    fn fill(&self, folder: &Folder) -> io::Result<()> {
+        let ml = folder.ml();
+        for name in ["", "input", "input/config", "input/data"].iter().chain(&WRITABLE[1..]) {
+            make_folder(&ml.join(name), 0o755)?;
+        }
+        for (name, text) in &self.config {
+            std::fs::write(ml.join("input/config").join(name), text)?;
+        }
+        for (name, source) in &self.channels {
+            self.provide(&ml.join("input/data").join(name), source)?;
+        }
+        if let Some((within, source)) = &self.checkpoints {
+            self.provide(&ml.join(within), source)?;
+        }
+        if let Some(RunAs { uid, gid }) = self.plan.run_as {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            for name in WRITABLE {
+                chown(&ml.join(name), uid, gid)?;
+            }
+            if let Some((_, source)) = &self.checkpoints {
+                chown(source, uid, gid)?;
+            }
+        }
+        match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        std::fs::write(folder.plan(), serde_json::to_vec(&self.plan)?)
+    }
+
+    /// Something to mount on; without a view of its own, a link.
+    fn provide(&self, target: &Path, source: &Path) -> io::Result<()> {
+        let is_file = source.metadata()?.is_file();
+        if self.plan.sandbox.is_some() {
+            make_folders(target)?;
+            return if is_file { File::create(target.join(file_name(source))).map(drop) } else { Ok(()) };
+        }
+        let link = if is_file {
+            make_folders(target)?;
+            target.join(file_name(source))
+        } else {
+            target.parent().map_or(Ok(()), make_folders)?;
+            // The folder that stands there where none is asked for.
+            let _ = std::fs::remove_dir(target);
+            target.to_owned()
+        };
+        match std::os::unix::fs::symlink(source, link) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn binds(folder: &Folder, channels: &[(String, PathBuf)], checkpoints: Option<&(PathBuf, PathBuf)>) -> Vec<Bind> {
+    let root = Path::new(contract::ROOT);
+    let mut binds = vec![Bind { source: folder.ml(), target: root.to_owned(), read_only: false }];
+    for (name, source) in channels {
+        let mut target = root.join("input/data").join(name);
+        if source.is_file() {
+            target.push(file_name(source));
+        }
+        binds.push(Bind { source: source.clone(), target, read_only: true });
+    }
+    if let Some((within, source)) = checkpoints {
+        binds.push(Bind { source: source.clone(), target: root.join(within), read_only: false });
+    }
+    binds
+}
+
+fn file_name(source: &Path) -> &Path {
+    source.file_name().map_or(Path::new("data"), Path::new)
+}
+
+/// The path of a checkpoint folder relative to `/opt/ml`.
+fn within_root(target: &Path) -> Result<PathBuf, ExecutorError> {
+    let refused = |why: &str| {
+        let target = target.display();
+        Err(ExecutorError::Client(format!("checkpoints cannot be at {target}: {why}")))
+    };
+    let Ok(within) = target.strip_prefix(contract::ROOT) else {
+        return refused("choose a folder within /opt/ml, such as /opt/ml/checkpoints");
+    };
+    let mut components = within.components();
+    if !components.clone().all(|component| matches!(component, Component::Normal(_))) {
+        return refused("the path holds `..`");
+    }
+    match components.next().and_then(|first| first.as_os_str().to_str()) {
+        None | Some("input" | "model" | "output" | "tmp") => refused("the service uses that folder itself"),
+        Some(_) => Ok(within.to_owned()),
+    }
+}
+
+/// A name that is one folder, here, and visible.
+fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let one_normal = matches!(components.next(), Some(Component::Normal(only)) if only == name);
+    one_normal && components.next().is_none() && name.len() <= 255 && !name.contains(['\\', '\0'])
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn make_folders(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}

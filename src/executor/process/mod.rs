@@ -1,0 +1,337 @@
+//! Attempts as processes of this machine, each under a supervisor that outlives the server.
+//!
+//! Invariant: all state is in the attempts' folders (see [`folder`]); this struct can be dropped and made again at any
+//! moment. Nothing here decides what should run.
+
+mod folder;
+mod init;
+mod launch;
+mod log_writer;
+mod plan;
+mod sandbox;
+mod settings;
+mod strays;
+pub mod supervisor;
+mod watch;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use self::folder::{Folder, KILL, STOP, found};
+use self::launch::{Common, Launch};
+pub use self::plan::RunAs;
+pub use self::settings::{Isolation, OpenError, ProcessSettings};
+use self::watch::Watches;
+use super::contract::Machine;
+use super::images::{Images, resolve_command};
+use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs};
+use crate::domain::names::AttemptId;
+
+/// How long a supervisor may take to end its attempt without grace, before it is ended itself.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs attempts as processes.
+#[derive(Debug)]
+pub struct ProcessExecutor {
+    id: String,
+    attempts: PathBuf,
+    trash: PathBuf,
+    images: Images,
+    commands: HashMap<String, Vec<String>>,
+    common: Arc<Common>,
+    isolation: Isolation,
+    watches: Watches,
+    /// Supervisors that this server started, to be taken in once they end.
+    supervisors: Arc<Mutex<Vec<Child>>>,
+}
+
+impl ProcessExecutor {
+    /// Opens the executor of a data directory, which is made where it is missing. To be called within a tokio runtime;
+    /// blocks for some milliseconds.
+    pub fn open(mut settings: ProcessSettings) -> Result<Self, OpenError> {
+        let doing = |doing: &str, path: &Path| {
+            let doing = format!("{doing} {}", path.display());
+            move |source| OpenError::Io { doing, source }
+        };
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.data_dir);
+        made.map_err(doing("making", &settings.data_dir))?;
+        settings.data_dir = settings.data_dir.canonicalize().map_err(doing("finding", &settings.data_dir))?;
+        settings.working_dir = settings.working_dir.canonicalize().map_err(doing("finding", &settings.working_dir))?;
+        for masked in &mut settings.masked {
+            // A link would be followed in mounting; what is not there needs no mask.
+            *masked = masked.canonicalize().unwrap_or_else(|_| masked.clone());
+        }
+        settings.check(nix::unistd::Uid::effective().as_raw())?;
+        let commands = resolve_commands(&settings)?;
+
+        let (attempts, trash) = (settings.data_dir.join("attempts"), settings.data_dir.join("trash"));
+        for dir in [&attempts, &trash] {
+            std::fs::create_dir_all(dir).map_err(doing("making", dir))?;
+        }
+        let (isolation, sandbox) = probe(&settings);
+        let others_pass = sandbox.is_none() && settings.run_as.is_some();
+        let access = std::fs::Permissions::from_mode(if others_pass { 0o711 } else { 0o700 });
+        std::fs::set_permissions(&attempts, access).map_err(doing("closing", &attempts))?;
+        empty(&trash).map_err(doing("emptying", &trash))?;
+        let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;
+
+        let masked = std::iter::once(settings.data_dir).chain(settings.masked).collect();
+        let common = Common {
+            binary: settings.binary,
+            working_dir: settings.working_dir,
+            search_path: settings.search_path,
+            masked,
+            run_as: settings.run_as,
+            sandbox,
+            max_log_bytes: settings.max_log_bytes,
+            segment_bytes: settings.segment_bytes,
+            machine: machine(),
+        };
+        Ok(Self {
+            id: format!("process:{id}"),
+            attempts,
+            trash,
+            images: settings.images,
+            commands,
+            common: Arc::new(common),
+            isolation,
+            watches: Watches::start(),
+            supervisors: Arc::default(),
+        })
+    }
+
+    /// Whether attempts are kept apart; what to say at start where they are not.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    fn folder(&self, id: AttemptId) -> Folder {
+        Folder::new(self.attempts.join(id.to_string()))
+    }
+
+    /// Takes in supervisors that have ended.
+    fn reap(&self) {
+        let mut supervisors = self.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+        supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+#[async_trait]
+impl Executor for ProcessExecutor {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
+        self.reap();
+        let folder = self.folder(spec.id);
+        let image = self.images.find(&spec.image);
+        let command = image.and_then(|image| self.commands.get(&image.name)).ok_or_else(|| {
+            let registered: Vec<&str> = self.images.names().collect();
+            let image = &spec.image;
+            ExecutorError::Client(format!("the image {image} is not registered here; these are: {registered:?}"))
+        })?;
+        let launch = Launch::new(&self.common, spec, command, &folder)?;
+        let (common, supervisors) = (self.common.clone(), self.supervisors.clone());
+        blocking(format!("starting attempt {}", spec.id), move || {
+            if let Some(child) = launch.start(&folder, &common.binary)? {
+                supervisors.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
+        let attempts = self.attempts.clone();
+        blocking("listing attempts".into(), move || {
+            let mut ids = Vec::new();
+            for entry in std::fs::read_dir(attempts)? {
+                ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()));
+            }
+            ids.sort_unstable();
+            Ok(ids)
+        })
+        .await
+    }
+
+    async fn observe(&self, id: AttemptId) -> Result<Observed, ExecutorError> {
+        let folder = self.folder(id);
+        let observed = folder.observe().map_err(failed(format!("looking at attempt {id}")))?;
+        if observed == Observed::Lost {
+            let ended = move || strays::end_attempt(id, folder.path());
+            blocking(format!("ending what is left of attempt {id}"), ended).await?;
+        }
+        Ok(observed)
+    }
+
+    async fn changed(&self, id: AttemptId, at_most: Duration) {
+        self.watches.changed(id, &self.folder(id), at_most).await;
+    }
+
+    async fn logs(&self, id: AttemptId, from_offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
+        let folder = self.folder(id);
+        blocking(format!("reading the log of attempt {id}"), move || folder.read_log(from_offset, max_bytes)).await
+    }
+
+    async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.folder(id).request(STOP).map_err(failed(format!("stopping attempt {id}")))
+    }
+
+    async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError> {
+        let folder = self.folder(id);
+        blocking(format!("listing the log of attempt {id}"), move || folder.log_files()).await
+    }
+
+    async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {
+        let ml = self.folder(id).ml();
+        blocking(format!("finding what attempt {id} wrote"), move || {
+            // The job owned these and may have put links in their place, to files that are not its own.
+            for name in ["output", "model", "output/data"] {
+                plain_folder(&ml.join(name))?;
+            }
+            Ok(Outputs { model: ml.join("model"), data: ml.join("output/data") })
+        })
+        .await
+    }
+
+    async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.reap();
+        let (folder, trash) = (self.folder(id), self.trash.join(format!("{id}-{}", Uuid::new_v4().simple())));
+        blocking(format!("removing attempt {id}"), move || {
+            end(id, &folder)?;
+            // In one step it is no attempt any more; half a folder would look like one that was never started.
+            match found(std::fs::rename(folder.path(), &trash))? {
+                Some(()) => remove_tree(&trash),
+                None => Ok(()),
+            }
+        })
+        .await?;
+        self.watches.forget(id);
+        Ok(())
+    }
+}
+
+/// Runs file work off the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    doing: String,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ExecutorError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(doing))
+}
+
+fn failed(doing: String) -> impl FnOnce(io::Error) -> ExecutorError {
+    move |source| ExecutorError::Infrastructure { doing, source }
+}
+
+/// Ends an attempt that runs, without grace.
+fn end(id: AttemptId, folder: &Folder) -> io::Result<()> {
+    if folder.exit()?.is_some() {
+        return Ok(());
+    }
+    folder.request(KILL)?;
+    let until = Instant::now() + END_PATIENCE;
+    while folder.is_locked()? && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if folder.exit()?.is_none() && folder.started().exists() {
+        strays::end_attempt(id, folder.path())?;
+    }
+    Ok(())
+}
+
+/// Makes sure that a path is a folder and no link to one.
+fn plain_folder(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Ok(());
+    }
+    found(std::fs::remove_file(path))?;
+    std::fs::create_dir(path)
+}
+
+/// Deletes a tree, following no link. A job may have taken its own folders' permissions away.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock_tree(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+fn unlock_tree(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what a removal that was cut short left.
+fn empty(trash: &Path) -> io::Result<()> {
+    std::fs::read_dir(trash)?.try_for_each(|entry| remove_tree(&entry?.path()))
+}
+
+/// Absolute commands by image name; none of them where jobs cannot reach it.
+fn resolve_commands(settings: &ProcessSettings) -> Result<HashMap<String, Vec<String>>, OpenError> {
+    let mut commands = HashMap::new();
+    for image in settings.images.iter() {
+        let command = resolve_command(image, &settings.working_dir, &settings.search_path)?;
+        let program = PathBuf::from(&command[0]);
+        let hidden = settings.masked.iter().chain([&settings.data_dir]).find(|masked| program.starts_with(masked));
+        if let (Some(by), true) = (hidden, settings.isolate) {
+            return Err(OpenError::Masked { what: program, by: by.clone() });
+        }
+        commands.insert(image.name.clone(), command);
+    }
+    Ok(commands)
+}
+
+/// What the kernel lets us do: tried by the supervisor's binary, as this process has many threads.
+fn probe(settings: &ProcessSettings) -> (Isolation, Option<bool>) {
+    if !settings.isolate {
+        return (Isolation::None { why: "the settings ask for it".into() }, None);
+    }
+    let user_namespace = !nix::unistd::Uid::effective().is_root();
+    let mode = if user_namespace { "--probe=user" } else { "--probe=root" };
+    let tried = Command::new(&settings.binary).args(["supervise", mode]).env_clear().stdin(Stdio::null()).output();
+    let why = match tried {
+        Ok(output) if output.status.success() => return (Isolation::Private, Some(user_namespace)),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => format!("{} could not be run: {error}", settings.binary.display()),
+    };
+    (Isolation::None { why }, None)
+}
+
+/// The identity of this data directory, made on first use.
+fn own_id(data_dir: &Path) -> io::Result<Uuid> {
+    let path = data_dir.join("executor-id");
+    if let Some(text) = found(std::fs::read_to_string(&path))? {
+        return text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    let (id, temporary) = (Uuid::new_v4(), data_dir.join("executor-id.tmp"));
+    std::fs::write(&temporary, format!("{id}\n"))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(temporary, path)?;
+    Ok(id)
+}
+
+fn machine() -> Machine {
+    let gpus = (0..64).take_while(|n| Path::new(&format!("/dev/nvidia{n}")).exists()).count();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Machine { cpus, gpus, network_interface: "lo" }
+}

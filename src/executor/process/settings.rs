@@ -1,0 +1,124 @@
+//! How the process executor is set up, and what it refuses to be set up as.
+//!
+//! Invariant: training programs run as root only where that was asked for in so many words.
+
+use std::path::{Path, PathBuf};
+
+use super::plan::RunAs;
+use crate::executor::contract;
+use crate::executor::images::{Images, InvalidCommand};
+
+/// Settings of the process executor.
+#[derive(Debug, Clone)]
+pub struct ProcessSettings {
+    /// The server's data directory; attempts live in `attempts` beneath it, and jobs see nothing of it.
+    pub data_dir: PathBuf,
+    /// The `tunesmith` binary that supervises: `std::env::current_exe()` in the server.
+    pub binary: PathBuf,
+    /// What programs there are.
+    pub images: Images,
+    /// Where programs run, and from where relative programs are named: the configuration file's folder.
+    pub working_dir: PathBuf,
+    /// `PATH` of programs, and where programs without a `/` are looked for.
+    pub search_path: String,
+    /// Further files and folders that jobs must not see, such as the configuration file.
+    pub masked: Vec<PathBuf>,
+    /// Where the server is root: programs may be, too.
+    pub allow_root: bool,
+    /// Where the server is root: who programs run as.
+    pub run_as: Option<RunAs>,
+    /// Give each attempt namespaces of its own, where the kernel lets us.
+    pub isolate: bool,
+    /// The log of one attempt is cut off here, bytes.
+    pub max_log_bytes: u64,
+    /// A log segment is closed once it is this long, bytes.
+    pub segment_bytes: u64,
+}
+
+impl ProcessSettings {
+    /// The defaults, with what has none.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, binary: PathBuf, images: Images) -> Self {
+        Self {
+            data_dir,
+            binary,
+            images,
+            working_dir: PathBuf::from("/"),
+            search_path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            masked: Vec::new(),
+            allow_root: false,
+            run_as: None,
+            isolate: true,
+            max_log_bytes: 1 << 30,
+            segment_bytes: 16 << 20,
+        }
+    }
+
+    /// What can be told wrong before anything is done. `uid` is the server's own.
+    pub(super) fn check(&self, uid: u32) -> Result<(), OpenError> {
+        match self.run_as {
+            None if uid == 0 && !self.allow_root => return Err(OpenError::RootRefused),
+            Some(RunAs { uid: wanted, .. }) if uid != 0 && wanted != uid => return Err(OpenError::CannotRunAs(wanted)),
+            Some(RunAs { uid: 0, .. }) if !self.allow_root => return Err(OpenError::RootRefused),
+            _ => {}
+        }
+        for masked in self.masked.iter().chain([&self.data_dir]) {
+            if Path::new(contract::ROOT).starts_with(masked) || masked.starts_with(contract::ROOT) {
+                return Err(OpenError::MasksContract(masked.clone()));
+            }
+            if self.isolate && self.working_dir.starts_with(masked) {
+                return Err(OpenError::Masked { what: self.working_dir.clone(), by: masked.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether attempts are kept apart from each other and from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each has its own `/opt/ml`, processes and mounts, and sees nothing of the server.
+    Private,
+    /// They run as plain processes that find their folders by the `SM_*` variables; to be said at start.
+    None {
+        /// What the kernel said, or that the settings asked for it.
+        why: String,
+    },
+}
+
+/// Why the process executor could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Root without consent.
+    #[error(
+        "training programs would run as root: name a user with `run_as`, start the server as an ordinary user, or set \
+         `allow_root = true`"
+    )]
+    RootRefused,
+    /// Another user, and no right to become it.
+    #[error("`run_as` names user {0}, and only root can start programs as another user")]
+    CannotRunAs(u32),
+    /// `/opt/ml` and what is hidden overlap.
+    #[error("{} cannot be hidden from jobs: it overlaps with /opt/ml, where they find their data", .0.display())]
+    MasksContract(PathBuf),
+    /// Something that programs need lies in what they must not see.
+    #[error("jobs cannot reach {}: it is within {}, which is hidden from them", what.display(), by.display())]
+    Masked {
+        /// The working directory or a program.
+        what: PathBuf,
+        /// The hidden folder.
+        by: PathBuf,
+    },
+    /// An image's command.
+    #[error(transparent)]
+    Command(#[from] InvalidCommand),
+    /// The file system would not.
+    #[error("the process executor could not be set up while {doing}")]
+    Io {
+        /// What, with the path.
+        doing: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}

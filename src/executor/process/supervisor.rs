@@ -1,0 +1,361 @@
+//! The supervisor of one attempt: the same binary, run as `tunesmith supervise <attempt folder>`.
+//!
+//! Invariant: it inherits the folder's lock as its standard input and holds it until nothing of the attempt runs any
+//! more; the exit record is written last. It needs no server: logs, deadline and stop sequence are its own, kept by one
+//! thread and the monotonic clock. It starts with the bare process, before any argument parser or runtime.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, pipe2, setsid};
+
+use super::folder::{Folder, KILL};
+use super::init::{self, Pipes, Report};
+use super::log_writer::LogWriter;
+use super::plan::Plan;
+use super::{sandbox, strays};
+use crate::clock::Clock;
+use crate::domain::outcome::{Exit, ExitCause};
+use crate::domain::time::Timestamp;
+use crate::executor::Stream;
+
+/// How much of `/opt/ml/output/failure` is kept.
+const FAILURE_CHARACTERS: usize = 1024;
+/// What is still read from pipes that somebody else holds open once all is over.
+const MAX_DRAIN: usize = 64 << 20;
+
+/// The entry of `tunesmith supervise …`: none where the arguments ask for something else. To be called first of all.
+#[must_use]
+pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.skip(1);
+    if arguments.next()? != "supervise" {
+        return None;
+    }
+    match (arguments.next(), arguments.next()) {
+        (Some(mode), None) if mode == "--probe=root" => Some(probe(false)),
+        (Some(mode), None) if mode == "--probe=user" => Some(probe(true)),
+        (Some(folder), None) => Some(run(Path::new(&folder))),
+        _ => Some(ExitCode::from(2)),
+    }
+}
+
+/// Supervises the attempt of a folder until it is over.
+#[must_use]
+pub fn run(folder: &Path) -> ExitCode {
+    let folder = Folder::new(folder.to_owned());
+    // By hand, or by mistake: whoever has not got the lock has no business here.
+    let lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    if !lock.and_then(|lock| folder.is_lock(&lock)).unwrap_or(false) {
+        eprintln!("tunesmith supervise is started by the server, with the lock of an attempt's folder");
+        return ExitCode::from(2);
+    }
+    let clock = Clock::System;
+    let started_at = clock.now();
+    match folder.claim_start(started_at) {
+        Ok(true) => {}
+        Ok(false) => return ExitCode::SUCCESS,
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let exit = supervise(&folder, &clock, started_at).unwrap_or_else(|error| Exit {
+        started_at: None,
+        ended_at: clock.now(),
+        cause: ExitCause::Infrastructure { message: format!("the supervisor could not start the program: {error}") },
+        failure: None,
+        stderr_tail: String::new(),
+        remark: None,
+    });
+    match folder.write_exit(&exit) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Tries what [`sandbox`] needs of the kernel.
+fn probe(user_namespace: bool) -> ExitCode {
+    let tried = || -> Result<(), String> {
+        sandbox::prepare(user_namespace).map_err(|error| error.text())?;
+        match init::fork().map_err(|error| format!("fork failed: {error}"))? {
+            ForkResult::Parent { child } => match waitpid(child, None) {
+                Ok(nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
+                _ => Err(String::new()),
+            },
+            ForkResult::Child => {
+                let view = super::plan::Sandbox { user_namespace, binds: Vec::new(), masked: Vec::new() };
+                let entered = sandbox::enter(&view);
+                if let Err(error) = &entered {
+                    eprintln!("{}", error.text());
+                }
+                std::process::exit(i32::from(entered.is_err()))
+            }
+        }
+    };
+    match tried() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Result<Exit> {
+    setsid().or_else(|error| if error == nix::Error::EPERM { Ok(Pid::this()) } else { Err(error) })?;
+    umask(Mode::from_bits_truncate(0o022));
+    prctl::set_child_subreaper(true)?;
+    init::awaited_signals().thread_block()?;
+    let plan: Plan = serde_json::from_slice(&std::fs::read(folder.plan())?)?;
+    // Open for writing too, so that it never reads as ended between two writers.
+    let control =
+        File::options().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(folder.control())?;
+    let log = LogWriter::new(folder.clone(), plan.segment_bytes, plan.max_log_bytes);
+    // After the pipe is open: a request is seen here or there.
+    if folder.stop_marker().exists() {
+        let cause = ExitCause::Stopped;
+        return Ok(Exit {
+            started_at: None,
+            ended_at: clock.now(),
+            cause,
+            failure: None,
+            stderr_tail: String::new(),
+            remark: None,
+        });
+    }
+    if let Some(sandbox) = &plan.sandbox {
+        sandbox::prepare(sandbox.user_namespace).map_err(|error| io::Error::other(error.text()))?;
+    }
+    let (first, output) = start(&plan)?;
+    let mut attempt = Attempt { folder, clock, plan: &plan, control, first, output, log, stopping: None };
+    let report = attempt.watch()?;
+    Ok(attempt.exit(started_at, report))
+}
+
+/// The reading ends of the pipes.
+#[derive(Debug)]
+struct Output {
+    report: File,
+    stdout: Option<File>,
+    stderr: Option<File>,
+    _life: OwnedFd,
+}
+
+fn start(plan: &Plan) -> io::Result<(Pid, Output)> {
+    let pipe = || pipe2(OFlag::O_CLOEXEC);
+    let ((report, report_in), (stdout, stdout_in), (stderr, stderr_in)) = (pipe()?, pipe()?, pipe()?);
+    let (life_out, life) = pipe()?;
+    for output in [&stdout, &stderr] {
+        nix::fcntl::fcntl(output, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    match init::fork()? {
+        ForkResult::Parent { child } => {
+            let (stdout, stderr) = (Some(stdout.into()), Some(stderr.into()));
+            Ok((child, Output { report: report.into(), stdout, stderr, _life: life }))
+        }
+        ForkResult::Child => {
+            // The lock, inherited, stays: it is free only once this process is gone too.
+            drop((report, stdout, stderr, life));
+            init::run(plan, Pipes { report: report_in, stdout: stdout_in, stderr: stderr_in, life: life_out });
+            std::process::exit(0)
+        }
+    }
+}
+
+/// The stop sequence, once begun.
+#[derive(Debug)]
+struct Stopping {
+    cause: ExitCause,
+    kill_at: Option<Instant>,
+}
+
+struct Attempt<'a> {
+    folder: &'a Folder,
+    clock: &'a Clock,
+    plan: &'a Plan,
+    control: File,
+    first: Pid,
+    output: Output,
+    log: LogWriter,
+    stopping: Option<Stopping>,
+}
+
+impl Attempt<'_> {
+    /// Reads output and keeps times until the first process is gone and with it everything.
+    fn watch(&mut self) -> io::Result<Option<Report>> {
+        let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
+        let mut report = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let next = match &self.stopping {
+                None => deadline,
+                Some(stopping) => stopping.kill_at,
+            };
+            let [reported, requested, stdout, stderr] = self.poll(next)?;
+            // Output first: what the program wrote before its end comes before what ends it.
+            for (ready, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
+                if ready {
+                    self.read_output(stream, &mut buffer);
+                }
+            }
+            if reported {
+                let length = self.output.report.read(&mut buffer)?;
+                report.extend_from_slice(&buffer[..length]);
+                if length == 0 {
+                    break;
+                }
+            }
+            if requested {
+                self.take_requests(&mut buffer);
+            }
+            if next.is_some_and(|next| next <= Instant::now()) {
+                if self.stopping.is_some() {
+                    self.kill();
+                } else {
+                    self.stop(ExitCause::Deadline);
+                }
+            }
+        }
+        // In a process namespace it is gone only after everything else; without one the rest is ended here.
+        let _ = waitpid(self.first, None);
+        if self.plan.sandbox.is_none() {
+            strays::end_children();
+        }
+        self.drain(&mut buffer);
+        Ok(Report::parse(&report))
+    }
+
+    /// Waits for any of: a report, a request, stdout, stderr.
+    fn poll(&self, until: Option<Instant>) -> io::Result<[bool; 4]> {
+        let Output { report, stdout, stderr, .. } = &self.output;
+        let files = [Some(report), Some(&self.control), stdout.as_ref(), stderr.as_ref()];
+        let open = files.iter().flatten();
+        let mut waiting: Vec<PollFd<'_>> = open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            // Rounded up, so that a wake-up is never early and the loop never spins.
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut waiting, timeout) {
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => return Ok([false; 4]),
+            Err(error) => return Err(error.into()),
+        }
+        let mut answers = waiting.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        Ok(files.map(|file| file.is_some() && answers.next().unwrap_or(false)))
+    }
+
+    /// Reads once from a stream; what is left keeps it ready. The number of bytes, zero where there are none now.
+    fn read_output(&mut self, stream: Stream, buffer: &mut [u8]) -> usize {
+        let end = if stream == Stream::Stderr { &mut self.output.stderr } else { &mut self.output.stdout };
+        let Some(pipe) = end else { return 0 };
+        match pipe.read(buffer) {
+            Ok(0) => *end = None,
+            Ok(length) => {
+                self.log.take(stream, &buffer[..length], self.clock.now());
+                return length;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => *end = None,
+        }
+        0
+    }
+
+    /// Reads what is left once nothing of the attempt runs any more.
+    fn drain(&mut self, buffer: &mut [u8]) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut total = 0;
+            while total < MAX_DRAIN {
+                match self.read_output(stream, buffer) {
+                    0 => break,
+                    length => total += length,
+                }
+            }
+        }
+        self.log.finish(self.clock.now());
+    }
+
+    fn take_requests(&mut self, buffer: &mut [u8]) {
+        let length = self.control.read(buffer).unwrap_or(0);
+        if length > 0 {
+            self.stop(ExitCause::Stopped);
+        }
+        if buffer[..length].contains(&KILL) {
+            self.kill();
+        }
+    }
+
+    /// Begins the stop sequence; the first cause counts.
+    fn stop(&mut self, cause: ExitCause) {
+        if self.stopping.is_none() {
+            let kill_at = Instant::now().checked_add(milliseconds(self.plan.stop_grace_ms));
+            let why = if cause == ExitCause::Deadline { "the maximum runtime is over" } else { "a stop was requested" };
+            self.log.remark(&format!("{why}: SIGTERM sent"), self.clock.now());
+            self.stopping = Some(Stopping { cause, kill_at });
+            let _ = kill(self.first, Signal::SIGTERM);
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.kill_at = None;
+        }
+        let _ = kill(self.first, Signal::SIGKILL);
+    }
+
+    fn exit(&self, started_at: Timestamp, report: Option<Report>) -> Exit {
+        let mut started_at = Some(started_at);
+        let cause = match (report, &self.stopping) {
+            (Some(Report::StartFailed(message)), _) => {
+                started_at = None;
+                ExitCause::StartFailed { message }
+            }
+            (Some(Report::Infrastructure(message)), None) => {
+                started_at = None;
+                ExitCause::Infrastructure { message }
+            }
+            (_, Some(stopping)) => stopping.cause.clone(),
+            (Some(Report::Exited(code)), None) => ExitCause::Exited { code },
+            (Some(Report::Signaled(signal)), None) => ExitCause::Signaled { signal },
+            (None, None) => ExitCause::Infrastructure { message: "the program was ended from outside".into() },
+        };
+        let failure = read_failure(self.folder);
+        Exit {
+            started_at,
+            ended_at: self.clock.now(),
+            cause,
+            failure,
+            stderr_tail: self.log.stderr_tail(),
+            remark: None,
+        }
+    }
+}
+
+fn milliseconds(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+/// The beginning of `/opt/ml/output/failure`. The job owns these folders: no link of it is followed, and nothing but a
+/// regular file is read.
+fn read_failure(folder: &Folder) -> Option<String> {
+    let directory = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let ml = open(&folder.ml(), directory, Mode::empty()).ok()?;
+    let output = openat(&ml, "output", directory, Mode::empty()).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = File::from(openat(&output, "failure", flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(4 * FAILURE_CHARACTERS as u64).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).chars().take(FAILURE_CHARACTERS).collect())
+}

@@ -1,0 +1,309 @@
+//! What is particular to processes of this machine: the view from inside, and what becomes of the supervisor.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tunesmith::domain::names::AttemptId;
+use tunesmith::domain::outcome::ExitCause;
+use tunesmith::executor::images::{Image, Images};
+use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessSettings, RunAs};
+use tunesmith::executor::{Executor, Observed, Stream};
+
+use crate::support::executor_harness::process::{Harness, Plain};
+use crate::support::executor_harness::{ExecutorHarness, channel, line, lines, log, over, script};
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+/// Process ids whose command line or environment holds a text.
+fn processes_with(file: &str, text: &str) -> Vec<u32> {
+    let proc = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    proc.filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let bytes = std::fs::read(entry.path().join(file)).ok()?;
+        String::from_utf8_lossy(&bytes).contains(text).then_some(id)
+    })
+    .collect()
+}
+
+fn kill(id: u32) {
+    let status = std::process::Command::new("kill").args(["-9", &id.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// The server's lines, in order, of a script that must succeed.
+async fn told(h: &Harness, text: &str) -> Vec<String> {
+    let mut spec = script(text);
+    spec.channels.push(channel(h.scratch(), "train", "rows\n"));
+    spec.environment = BTreeMap::from([
+        ("DATA_DIR".into(), h.settings.data_dir.to_str().unwrap().into()),
+        ("SERVER".into(), std::process::id().to_string()),
+    ]);
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!(exit.cause, ExitCause::Exited { code: 0 }, "{exit:?}");
+    lines(&h.executor, spec.id).await
+}
+
+#[tokio::test]
+async fn a_job_has_its_own_opt_ml_and_the_host_keeps_its_own() {
+    let before = std::fs::read_dir("/opt").map(|entries| entries.count());
+    let h = Harness::start().await;
+    assert_eq!(*h.executor.isolation(), Isolation::Private);
+    let seen = told(&h, "cd /opt/ml; echo *; cat input/data/train/data.csv; echo x > model/x; ls /opt").await;
+    assert_eq!(seen[..2], ["checkpoints input model output tmp", "rows"]);
+    if let Ok(mut entries) = std::fs::read_dir("/opt/ml") {
+        assert!(entries.next().is_none(), "an empty folder at most");
+    } else {
+        assert_eq!(std::fs::read_dir("/opt").map(|entries| entries.count()).ok(), before.ok());
+    }
+}
+
+#[tokio::test]
+async fn channels_are_read_only_and_single_files_are_shown() {
+    let h = Harness::start().await;
+    let mut spec = script(
+        "cd /opt/ml/input/data; for f in train/new train/data.csv one/data.csv; do \
+         (echo x > $f) 2>/dev/null && echo wrote $f; done; cat one/data.csv",
+    );
+    let mut one = channel(h.scratch(), "one", "a single file\n");
+    one.source.push("data.csv");
+    spec.channels = vec![channel(h.scratch(), "train", ""), one];
+    h.executor.launch(&spec).await.unwrap();
+    over(&h.executor, spec.id).await;
+    assert_eq!(lines(&h.executor, spec.id).await, ["a single file"]);
+}
+
+#[tokio::test]
+async fn the_server_is_out_of_sight() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "password\n").unwrap();
+    let h = Harness::with(|settings| settings.masked.push(secret.path().into())).await;
+    let other = script("echo ready; until test -e /opt/ml/model/go; do sleep 0.01; done");
+    h.executor.launch(&other).await.unwrap();
+    line(&h.executor, other.id, "ready").await;
+    let text = format!(
+        "ls -A $DATA_DIR 2>/dev/null; cat {} ; touch $DATA_DIR/x 2>/dev/null && echo touched; \
+         ls -d /proc/$SERVER/root/etc 2>/dev/null; kill -0 $SERVER 2>/dev/null && echo signalled; \
+         ls /proc | grep -c '^[0-9]'; true",
+        secret.path().display()
+    );
+    let seen = told(&h, &text).await;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen[0].parse::<u32>().unwrap() < 10, "only its own processes: {seen:?}");
+    assert!(h.settings.data_dir.join("attempts").join(other.id.to_string()).is_dir());
+}
+
+#[tokio::test]
+async fn the_environment_is_the_contract_and_nothing_else() {
+    let h = Harness::start().await;
+    let seen = told(&h, "env -0 | cut -z -d= -f1 | tr '\\0' '\\n' | grep -v '^SM_'").await;
+    let mut names: Vec<&str> = seen.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    let shells_own = ["PWD", "OLDPWD", "SHLVL", "_"];
+    names.retain(|name| !shells_own.contains(name));
+    assert_eq!(
+        names,
+        [
+            "DATA_DIR",
+            "HOME",
+            "LANG",
+            "PATH",
+            "PYTHONUNBUFFERED",
+            "SERVER",
+            "TMPDIR",
+            "TRAINING_JOB_ARN",
+            "TRAINING_JOB_NAME",
+            "TUNESMITH_ATTEMPT"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn privileges_are_gone() {
+    let h = Harness::start().await;
+    let seen =
+        told(&h, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -c; readlink /proc/self/fd/0")
+            .await;
+    let none = "0000000000000000";
+    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:{none}"));
+    assert_eq!(seen[..5], sets);
+    assert_eq!(seen[5..], ["NoNewPrivs:1", "0", "/dev/null"]);
+}
+
+#[tokio::test]
+async fn root_needs_consent_and_can_step_down() {
+    let nobody = RunAs { uid: 65534, gid: 65534 };
+    let h = Harness::start().await;
+    let mut settings = h.settings.clone();
+    settings.allow_root = false;
+    if !is_root() {
+        ProcessExecutor::open(settings.clone()).unwrap();
+        settings.run_as = Some(RunAs { uid: 1, gid: 1 });
+        assert!(matches!(ProcessExecutor::open(settings), Err(OpenError::CannotRunAs(1))));
+        return;
+    }
+    assert!(matches!(ProcessExecutor::open(settings.clone()), Err(OpenError::RootRefused)));
+    settings.run_as = Some(RunAs { uid: 0, gid: 0 });
+    assert!(matches!(ProcessExecutor::open(settings), Err(OpenError::RootRefused)));
+
+    let h = Harness::with(|settings| (settings.allow_root, settings.run_as) = (false, Some(nobody))).await;
+    let text = "id -u; id -g; id -G; echo x > $SM_MODEL_DIR/x && touch $TMPDIR/x ~/x; cat $SM_CHANNEL_TRAIN/data.csv; \
+                (echo x > /opt/ml/input/config/x) 2>/dev/null && echo wrote; mkdir $SM_MODEL_DIR/d; chmod 0 $SM_MODEL_DIR/d";
+    assert_eq!(told(&h, text).await, ["65534", "65534", "65534", "rows"]);
+    for id in h.executor.list().await.unwrap() {
+        h.executor.remove(id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    let h = Harness::start().await;
+    let open = |change: &dyn Fn(&mut ProcessSettings)| {
+        let mut settings = h.settings.clone();
+        change(&mut settings);
+        ProcessExecutor::open(settings).unwrap_err().to_string()
+    };
+    let image = |command: &[&str]| {
+        let command = command.iter().map(ToString::to_string).collect();
+        Images::new(vec![Image { name: "i".into(), command, metric_definitions: vec![] }]).unwrap()
+    };
+    let no_program = open(&|settings| settings.images = image(&["no-such-program"]));
+    assert!(no_program.contains("no-such-program"), "{no_program}");
+    assert!(open(&|settings| settings.images = image(&[])).contains("is empty"));
+    assert!(open(&|settings| settings.masked.push("/opt".into())).contains("/opt/ml"));
+    assert!(open(&|settings| settings.masked.push("/bin".into())).contains("hidden"));
+    assert!(open(&|settings| settings.working_dir = settings.data_dir.clone()).contains("hidden"));
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("train.sh");
+    std::fs::write(&program, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let image = Image { name: "test/gone:1".into(), command: vec!["./train.sh".into()], metric_definitions: vec![] };
+    let h = Harness::with(|settings| {
+        settings.images = Images::new(vec![image]).unwrap();
+        settings.working_dir = folder.path().into();
+    })
+    .await;
+    let mut spec = script("");
+    spec.image = "test/gone:1".into();
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!(exit.started_at, None);
+    assert!(matches!(&exit.cause, ExitCause::StartFailed { message } if message.contains("train.sh")), "{exit:?}");
+}
+
+/// Kills the supervisor of a job that has a stubborn descendant, and sees that nothing of it goes on.
+async fn lose_the_supervisor(h: &impl ExecutorHarness) {
+    let mark = h.scratch().join("alive");
+    let mut spec = script(
+        "trap '' TERM HUP; (setsid sh -c 'trap \"\" TERM HUP; while true; do echo x >> $MARK; sleep 0.01; done' &); \
+         until test -s $MARK; do sleep 0.01; done; echo ready; while true; do sleep 0.01; done",
+    );
+    spec.environment = BTreeMap::from([("MARK".into(), mark.to_str().unwrap().into())]);
+    h.executor().launch(&spec).await.unwrap();
+    line(h.executor(), spec.id, "ready").await;
+    let supervisors = processes_with("cmdline", &format!("supervise\0{}", attempt_folder(h, spec.id).display()));
+    // The supervisor came before its fork.
+    kill(*supervisors.iter().min().unwrap());
+    let lost = async {
+        loop {
+            match h.executor().observe(spec.id).await.unwrap() {
+                Observed::Running { .. } => h.executor().changed(spec.id, Duration::from_millis(5)).await,
+                other => return other,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(30), lost).await.unwrap(), Observed::Lost);
+    assert_eq!(processes_with("environ", &format!("TUNESMITH_ATTEMPT={}", spec.id)), Vec::<u32>::new());
+    let length = std::fs::metadata(&mark).unwrap().len();
+
+    h.executor().launch(&spec).await.unwrap();
+    assert_eq!(h.executor().observe(spec.id).await.unwrap(), Observed::Lost, "never started again");
+    assert_eq!(lines(h.executor(), spec.id).await, ["ready"], "what it said is kept");
+    assert_eq!(std::fs::metadata(&mark).unwrap().len(), length);
+    h.executor().remove(spec.id).await.unwrap();
+    assert_eq!(h.executor().observe(spec.id).await.unwrap(), Observed::Absent);
+}
+
+fn attempt_folder(h: &impl ExecutorHarness, id: AttemptId) -> PathBuf {
+    h.scratch().canonicalize().unwrap().join("data/attempts").join(id.to_string())
+}
+
+#[tokio::test]
+async fn an_attempt_is_lost_with_its_supervisor_and_nothing_of_it_runs_on() {
+    lose_the_supervisor(&Harness::start().await).await;
+}
+
+#[tokio::test]
+async fn an_attempt_without_namespaces_is_lost_with_its_supervisor_too() {
+    lose_the_supervisor(&Plain::start().await).await;
+}
+
+#[tokio::test]
+async fn a_start_that_a_dying_server_left_half_done_is_done() {
+    let h = Harness::start().await;
+    let spec = script("echo started");
+    let folder = attempt_folder(&h, spec.id);
+    std::fs::create_dir_all(folder.join("ml/input/config")).unwrap();
+    std::fs::write(folder.join("plan.json"), "{half").unwrap();
+    std::fs::write(folder.join("lock"), "").unwrap();
+    assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Absent);
+    h.executor.launch(&spec).await.unwrap();
+    assert_eq!(over(&h.executor, spec.id).await.cause, ExitCause::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn the_deadline_is_kept_without_a_server() {
+    let mut h = Harness::start().await;
+    let mut spec = script("echo ready; while true; do sleep 0.01; done");
+    spec.max_runtime_ms = 300;
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "ready").await;
+    h.restart().await;
+    assert_eq!(over(&h.executor, spec.id).await.cause, ExitCause::Deadline);
+}
+
+#[tokio::test]
+async fn a_flood_is_cut_off_with_a_mark_and_never_blocks_the_program() {
+    let h = Harness::with(|settings| {
+        settings.max_log_bytes = 1 << 20;
+        settings.segment_bytes = 256 << 10;
+    })
+    .await;
+    let spec = script("yes 0123456789 | head -c 100000000; echo the end >&2; exit 3");
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!((exit.cause, exit.stderr_tail.as_str()), (ExitCause::Exited { code: 3 }, "the end"));
+    let records = log(&h.executor, spec.id, 0).await;
+    let (mark, output) = records.split_last().unwrap();
+    assert_eq!(mark.stream, Stream::Service);
+    assert!(mark.line.starts_with(b"log truncated"));
+    assert!(output.iter().all(|record| record.line == b"0123456789"), "only whole lines");
+    let files = h.executor.log_files(spec.id).await.unwrap();
+    assert!(files.len() >= 4 && files.iter().all(|file| file.bytes < 1 << 19), "{files:?}");
+    let ends = files.iter().scan(0, |end, file| {
+        let begins = (*end == file.first_offset).then_some(());
+        *end = file.first_offset + file.bytes;
+        begins
+    });
+    assert_eq!(ends.count(), files.len(), "segments join: {files:?}");
+    assert!(files.iter().map(|file| file.bytes).sum::<u64>() < (1 << 20) + 200);
+}
+
+#[tokio::test]
+async fn a_supervisor_is_not_to_be_started_by_hand() {
+    let h = Harness::start().await;
+    let spec = script("true");
+    h.executor.launch(&spec).await.unwrap();
+    let before = over(&h.executor, spec.id).await;
+    let mut by_hand = std::process::Command::new(&h.settings.binary);
+    by_hand.arg("supervise").arg(attempt_folder(&h, spec.id)).stdin(std::process::Stdio::null());
+    assert_eq!(by_hand.output().unwrap().status.code(), Some(2));
+    assert_eq!(over(&h.executor, spec.id).await, before);
+}

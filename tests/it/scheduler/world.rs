@@ -1,0 +1,168 @@
+//! A scheduler over a real database and a simulated executor, whose clock the test holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tunesmith::app::{App, Quotas};
+use tunesmith::clock::{Clock, Wake};
+use tunesmith::domain::names::Scope;
+use tunesmith::domain::time::Timestamp;
+use tunesmith::executor::images::{Image, Images};
+use tunesmith::executor::simulated::{Script, Simulated};
+use tunesmith::executor::{AttemptSpec, Executor};
+use tunesmith::objects::Objects;
+use tunesmith::scheduler::{Scheduler, SchedulerParts};
+use tunesmith::store::rows::{TrainingJob, TuningJob};
+use tunesmith::store::{Db, StoreError, training_jobs, tuning_jobs};
+use uuid::Uuid;
+
+use crate::support::database::{Engine, FreshDatabase};
+
+/// How long a test waits for something that must happen.
+const BOUND: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub sim: Simulated,
+    pub app: App,
+    pub clock: Clock,
+    scheduler: Option<Scheduler>,
+    server_id: Uuid,
+    _folder: tempfile::TempDir,
+    _database: FreshDatabase,
+}
+
+impl World {
+    /// A running scheduler whose attempts do what `author` writes.
+    pub async fn new(engine: Engine, author: impl Fn(&AttemptSpec) -> Script + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = FreshDatabase::new(engine).await;
+        let db = Db::connect(&database.url).await.unwrap();
+        db.migrate().await.unwrap();
+        let clock = Clock::manual(Timestamp(1_700_000_000_000));
+        let sim = Simulated::new("simulated:1", clock.clone(), folder.path().join("sim"), author);
+        let objects = Arc::new(Objects::new(folder.path().join("s3"), Vec::new()).unwrap());
+        let image =
+            Image { name: "local/sim:1".into(), command: vec!["/bin/true".into()], metric_definitions: Vec::new() };
+        let app = App {
+            db,
+            clock: clock.clone(),
+            objects,
+            executor: Arc::new(sim.clone()) as Arc<dyn Executor>,
+            images: Arc::new(Images::new(vec![image]).unwrap()),
+            wake: Wake::default(),
+            quotas: Quotas::default(),
+        };
+        let mut world =
+            Self { sim, app, clock, scheduler: None, server_id: Uuid::new_v4(), _folder: folder, _database: database };
+        world.start();
+        world
+    }
+
+    /// Starts the scheduler (again).
+    pub fn start(&mut self) {
+        let app = &self.app;
+        self.scheduler = Some(Scheduler::start(SchedulerParts {
+            server_id: self.server_id,
+            db: app.db.clone(),
+            clock: self.clock.clone(),
+            objects: Arc::clone(&app.objects),
+            executor: Arc::clone(&app.executor),
+            images: Arc::clone(&app.images),
+            wake: app.wake.clone(),
+            max_running: 64,
+        }));
+    }
+
+    /// Ends the scheduler; what runs goes on.
+    pub async fn stop(&mut self) {
+        if let Some(scheduler) = self.scheduler.take() {
+            scheduler.stop().await;
+        }
+    }
+
+    pub fn scope(&self) -> Scope {
+        Scope { account: "000000000000".into(), region: "us-east-1".into() }
+    }
+
+    /// Creates a tuning job from `request` through the use case.
+    pub async fn create(&self, request: &Value) {
+        let raw = request.to_string();
+        tunesmith::app::tuning_jobs::create(&self.app, self.scope(), request, &raw).await.unwrap();
+    }
+
+    pub async fn tuning_job(&self, name: &str) -> TuningJob {
+        let (scope, name) = (self.scope(), name.to_owned());
+        let read = self.app.db.read(move |tx| {
+            Box::pin(async move { tuning_jobs::find(tx, &scope, &name).await }) as tunesmith::store::BoxFuture<'_, _>
+        });
+        let job: Result<Option<TuningJob>, StoreError> = read.await;
+        job.unwrap().expect("the tuning job exists")
+    }
+
+    /// All training jobs of a tuning job, by ordinal.
+    pub async fn training_jobs(&self, name: &str) -> Vec<TrainingJob> {
+        let id = self.tuning_job(name).await.id;
+        let jobs: Result<Vec<TrainingJob>, StoreError> =
+            self.app.db.read(move |tx| Box::pin(training_jobs::history(tx, id))).await;
+        jobs.unwrap()
+    }
+
+    /// Looks again and again until `holds`; time stands still meanwhile.
+    pub async fn until<F: AsyncFnMut() -> bool>(&self, what: &str, mut holds: F) {
+        let begun = std::time::Instant::now();
+        while !holds().await {
+            assert!(begun.elapsed() < BOUND, "waited in vain until {what}");
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Lets simulated time pass, in steps, until the tuning job is over; returns it.
+    pub async fn finish(&self, name: &str, step: Duration) -> TuningJob {
+        let begun = std::time::Instant::now();
+        loop {
+            let job = self.tuning_job(name).await;
+            if job.status.is_terminal() {
+                return job;
+            }
+            assert!(begun.elapsed() < BOUND, "the tuning job does not end: {job:?}");
+            assert!(self.sim.running() as u32 <= job.max_parallel, "more training jobs run than MaxParallel allows");
+            self.sim.advance(step);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// A request over one continuous and one integer range, with `loss` to be minimised.
+pub fn request(name: &str, jobs: u32, parallel: u32) -> Value {
+    json!({
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": parallel},
+            "ParameterRanges": {
+                "ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}],
+                "IntegerParameterRanges": [{"Name": "depth", "MinValue": "1", "MaxValue": "1000"}]
+            },
+            "RandomSeed": 7
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {
+                "TrainingImage": "local/sim:1",
+                "TrainingInputMode": "File",
+                "MetricDefinitions": [{"Name": "loss", "Regex": "loss=(\\S+)"}]
+            },
+            "RoleArn": "arn:aws:iam::000000000000:role/service",
+            "OutputDataConfig": {"S3OutputPath": "s3://bucket/output"},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600}
+        }
+    })
+}
+
+/// A program whose loss is its `x`.
+pub fn loss_is_x(spec: &AttemptSpec) -> Script {
+    Script::prints(format!("loss={}", spec.hyperparameters["x"])).lasting(100)
+}

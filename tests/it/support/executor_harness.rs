@@ -1,0 +1,195 @@
+//! Executors with the surroundings that their tests need, and ways to wait for what they do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tunesmith::domain::names::AttemptId;
+use tunesmith::domain::outcome::Exit;
+use tunesmith::executor::{AttemptSpec, ChannelSpec, Executor, LogRecord, Observed};
+use uuid::Uuid;
+
+/// No wait in these tests is longer; reaching it fails the test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One executor under test.
+pub(crate) trait ExecutorHarness {
+    /// The executor.
+    fn executor(&self) -> &dyn Executor;
+    /// Forgets the executor and opens it again, as a restarted server does.
+    async fn restart(&mut self);
+    /// A folder of the test's own, for channels and checkpoints.
+    fn scratch(&self) -> &Path;
+}
+
+/// An attempt that runs a shell script.
+pub(crate) fn script(text: &str) -> AttemptSpec {
+    AttemptSpec {
+        id: AttemptId { training_job: Uuid::new_v4(), number: 1 },
+        training_job_name: "tune-001-0badcafe".into(),
+        training_job_arn: "arn:aws:sagemaker:us-east-1:000000000000:training-job/tune-001-0badcafe".into(),
+        image: "test/sh:1".into(),
+        hyperparameters: BTreeMap::from([("script".into(), text.into())]),
+        environment: BTreeMap::new(),
+        channels: Vec::new(),
+        checkpoints: None,
+        instance_type: Some("ml.m5.large".into()),
+        max_runtime_ms: 60_000,
+        stop_grace_ms: 30_000,
+    }
+}
+
+/// A channel over a new folder with one file.
+pub(crate) fn channel(scratch: &Path, name: &str, text: &str) -> ChannelSpec {
+    let source = scratch.join(format!("channel-{}", Uuid::new_v4()));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("data.csv"), text).unwrap();
+    let config = BTreeMap::from([("TrainingInputMode".into(), "File".into())]);
+    ChannelSpec { name: name.into(), source, config }
+}
+
+/// Waits until the attempt is over.
+pub(crate) async fn over(executor: &dyn Executor, id: AttemptId) -> Exit {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match executor.observe(id).await.unwrap() {
+            Observed::Exited(exit) => return exit,
+            Observed::Running { .. } if Instant::now() < until => executor.changed(id, Duration::from_secs(1)).await,
+            other => panic!("the attempt is not over but {other:?}"),
+        }
+    }
+}
+
+/// Waits for a line of output.
+pub(crate) async fn line(executor: &dyn Executor, id: AttemptId, wanted: &str) {
+    let until = Instant::now() + PATIENCE;
+    let mut offset = 0;
+    while Instant::now() < until {
+        let chunk = executor.logs(id, offset, 1 << 20).await.unwrap();
+        if chunk.records.iter().any(|record| record.line == wanted.as_bytes()) {
+            return;
+        }
+        if chunk.next_offset == offset {
+            executor.changed(id, Duration::from_secs(1)).await;
+        }
+        offset = chunk.next_offset;
+    }
+    panic!("no line {wanted:?} appeared");
+}
+
+/// The log from an offset on.
+pub(crate) async fn log(executor: &dyn Executor, id: AttemptId, mut offset: u64) -> Vec<LogRecord> {
+    let mut records = Vec::new();
+    loop {
+        let chunk = executor.logs(id, offset, 100_000).await.unwrap();
+        if chunk.next_offset == offset {
+            return records;
+        }
+        offset = chunk.next_offset;
+        records.extend(chunk.records);
+    }
+}
+
+/// The log as texts, without the service's remarks.
+pub(crate) async fn lines(executor: &dyn Executor, id: AttemptId) -> Vec<String> {
+    let records = log(executor, id, 0).await;
+    let output = records.iter().filter(|record| record.stream != tunesmith::executor::Stream::Service);
+    output.map(|record| String::from_utf8_lossy(&record.line).into_owned()).collect()
+}
+
+/// The process executor.
+pub(crate) mod process {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+    use tunesmith::executor::Executor;
+    use tunesmith::executor::images::{Image, Images};
+    use tunesmith::executor::process::{ProcessExecutor, ProcessSettings};
+
+    use super::ExecutorHarness;
+
+    /// A process executor on a data directory of its own.
+    pub(crate) struct Harness {
+        pub(crate) executor: ProcessExecutor,
+        pub(crate) settings: ProcessSettings,
+        scratch: TempDir,
+    }
+
+    impl Harness {
+        /// With the settings that tests share.
+        pub(crate) async fn start() -> Self {
+            Self::with(|_| {}).await
+        }
+
+        /// With settings changed.
+        pub(crate) async fn with(change: impl FnOnce(&mut ProcessSettings)) -> Self {
+            let scratch = TempDir::new().unwrap();
+            let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"].map(str::to_owned).into();
+            let images = vec![
+                Image { name: "test/sh:1".into(), command, metric_definitions: vec![] },
+                Image { name: "test/true:1".into(), command: vec!["true".into()], metric_definitions: vec![] },
+            ];
+            let data_dir = scratch.path().join("data");
+            let binary = env!("CARGO_BIN_EXE_tunesmith").into();
+            let mut settings = ProcessSettings::new(data_dir, binary, Images::new(images).unwrap());
+            settings.allow_root = true;
+            change(&mut settings);
+            Self { executor: ProcessExecutor::open(settings.clone()).unwrap(), settings, scratch }
+        }
+    }
+
+    impl ExecutorHarness for Harness {
+        fn executor(&self) -> &dyn Executor {
+            &self.executor
+        }
+
+        async fn restart(&mut self) {
+            self.executor = ProcessExecutor::open(self.settings.clone()).unwrap();
+        }
+
+        fn scratch(&self) -> &Path {
+            self.scratch.path()
+        }
+    }
+
+    /// The same without namespaces, as where the kernel forbids them.
+    pub(crate) struct Plain(pub(crate) Harness);
+
+    impl Plain {
+        pub(crate) async fn start() -> Self {
+            Self(Harness::with(|settings| settings.isolate = false).await)
+        }
+    }
+
+    impl ExecutorHarness for Plain {
+        fn executor(&self) -> &dyn Executor {
+            self.0.executor()
+        }
+
+        async fn restart(&mut self) {
+            self.0.restart().await;
+        }
+
+        fn scratch(&self) -> &Path {
+            self.0.scratch()
+        }
+    }
+
+    impl Drop for Harness {
+        fn drop(&mut self) {
+            // A failed test must not leave its attempts running.
+            for entry in std::fs::read_dir(self.settings.data_dir.join("attempts")).into_iter().flatten().flatten() {
+                let _ = std::fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(entry.path().join("control"))
+                    .and_then(|mut pipe| std::io::Write::write_all(&mut pipe, b"k"));
+            }
+        }
+    }
+}
+
+/// The process executor where the kernel forbids namespaces.
+pub(crate) mod plain_process {
+    pub(crate) use super::process::Plain as Harness;
+}
