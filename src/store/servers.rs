@@ -38,9 +38,3 @@ pub async fn secret(tx: &mut Tx<'_>, name: &str, candidate: &str) -> Result<Stri
         .await?;
     row.map_or_else(|| Ok(candidate.to_owned()), |row| row.reader("server_settings", "setting_value").text())
 }
-
-/// The secret of a name: the stored one, or `candidate`, stored now.
-pub async fn secret(tx: &mut Tx<'_>, name: &str, candidate: &str) -> Result<String, StoreError> {
-    let _ = (tx, name, candidate);
-    todo!()
-}
