@@ -7,5 +7,5 @@ fn main() -> ExitCode {
     if let Some(code) = tunesmith::executor::process::supervisor::dispatch(std::env::args_os()) {
         return code;
     }
-    ExitCode::SUCCESS
+    tunesmith::cli::main()
 }

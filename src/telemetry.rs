@@ -1,4 +1,34 @@
-//! Placeholder until its branch lands.
+//! The server's own log, on standard error.
+//!
+//! Invariant: a failure is logged once, where it is handled, with all its causes; no line holds a secret, because
+//! settings show none and requests are not logged.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::config::{Log, LogFormat};
+
+/// A log that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("log.level is {level}, which is no level (error, warn, info, debug, trace) and no list of module=level")]
+pub struct InvalidLevel {
+    level: String,
+    #[source]
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Logs from now on. The first call in a process decides.
+pub fn init(settings: &Log) -> Result<(), InvalidLevel> {
+    let filter =
+        EnvFilter::try_new(&settings.level).map_err(|source| InvalidLevel { level: settings.level.clone(), source })?;
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // An error means that a log is set up already, such as by another test of this process.
+    let _ = match settings.format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    Ok(())
+}
 
 /// An error with all its sources, for a log line.
 #[must_use]

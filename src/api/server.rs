@@ -22,12 +22,11 @@ const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 100;
 /// Most connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 1024;
-/// How long requests under way have to finish once the server stops.
-const DRAIN: Duration = Duration::from_secs(20);
 /// A rest after the system would give no connection, for example because it has no file descriptors left.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
-/// Serves until `shutdown` resolves and the requests then under way are answered.
+/// Serves until `shutdown` resolves and the requests then under way are answered; how long that may take is the caller's
+/// to bound.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
@@ -45,7 +44,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     drop(stopped);
     let _ = stop.send(());
     // Each connection holds a receiver until it is over.
-    let _ = tokio::time::timeout(DRAIN, stop.closed()).await;
+    stop.closed().await;
     Ok(())
 }
 

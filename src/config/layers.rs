@@ -303,7 +303,7 @@ fn resolve_beside(settings: &mut Settings, folder: &Path) {
             // A program without a slash is looked up in PATH; a further word is a path when the file is there.
             let is_path = if position == 0 { word.contains('/') } else { folder.join(&*word).is_file() };
             if is_path && let Some(path) = folder.join(&*word).to_str() {
-                *word = path.to_owned();
+                path.clone_into(word);
             }
         }
     }

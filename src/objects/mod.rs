@@ -1,16 +1,31 @@
 //! Object storage: where channels come from and artifacts, checkpoints and logs go.
 //!
 //! Invariant: whatever a URI or an archive says, nothing outside the configured roots is read or written. Here the
-//! store is a directory tree that stands for S3: `s3://bucket/key` is a file beneath a root.
+//! store is a directory tree that stands for S3: `s3://bucket/key` is a file beneath a root. The service's own folders
+//! beneath the root (kept logs, gathered prefixes) begin with a dot, as no bucket does.
 
+mod archive;
+mod tree;
+mod uri;
+
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+
+use self::tree::{Tree, failed};
+use self::uri::Location;
 use crate::domain::names::AttemptId;
 
-/// The object store.
+/// Kept logs, beneath the root.
+const LOGS: &str = ".logs";
+
+/// The object store. Its calls run their file work off the runtime's own threads.
 #[derive(Debug)]
 pub struct Objects {
-    root: PathBuf,
+    tree: Arc<Tree>,
 }
 
 /// Why an object could not be read or written.
@@ -43,39 +58,82 @@ pub enum ObjectsError {
 
 impl Objects {
     /// A tree beneath `root` (`<root>/<bucket>/<key>`), with URI prefixes that are mapped to other folders.
+    #[expect(clippy::needless_pass_by_value, reason = "settings are given away once")]
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
-        let _ = mapped;
-        Ok(Self { root })
+        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?) })
     }
 
     /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
+    ///
+    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it.
     pub async fn stage(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
-        let _ = (uri, &self.root);
-        todo!()
+        let location = Location::parse(uri)?;
+        let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
+        staged.ok_or_else(|| ObjectsError::NotFound { uri: uri.to_owned() })
     }
 
     /// A folder that stands for a prefix, made where it is missing: checkpoints.
     pub async fn directory(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
-        let _ = uri;
-        todo!()
+        let location = Location::parse(uri)?;
+        self.blocking(format!("making {uri}"), move |tree| tree.directory(&location)).await
     }
 
     /// Packs a folder into a `.tar.gz` object, durably; follows no link out of the folder.
     pub async fn put_tar_gz(&self, folder: &Path, uri: &str) -> Result<(), ObjectsError> {
-        let _ = (folder, uri);
-        todo!()
+        let (location, folder) = (Location::parse(uri)?, folder.to_owned());
+        self.blocking(format!("packing {uri}"), move |tree| {
+            let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
+            tree.put(&location, |file| archive::write_tar_gz(&folder, io::BufWriter::new(file)))
+        })
+        .await
     }
 
     /// Copies a folder's files to objects beneath a prefix, durably (`CompressionType: NONE`).
     pub async fn put_tree(&self, folder: &Path, uri: &str) -> Result<(), ObjectsError> {
-        let _ = (folder, uri);
-        todo!()
+        let (location, folder) = (Location::parse(uri)?, folder.to_owned());
+        self.blocking(format!("copying to {uri}"), move |tree| {
+            let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
+            let mut files = Vec::new();
+            tree::list(&folder, Path::new("."), Path::new(""), &mut files)?;
+            let (base, prefix) = tree.locate(&location);
+            for file in files {
+                let Some(mut source) = archive::open_regular(&folder, &file.source)? else { continue };
+                let target = prefix.join(&file.target);
+                tree::put(&base.dir, &target, |out| io::copy(&mut source, out).map(drop))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// Keeps a file of a finished log and returns its object key.
+    /// Keeps a file of a finished log and returns its object key. The file is moved; keeping it again is harmless.
     pub async fn keep_log(&self, attempt: AttemptId, first_offset: u64, file: &Path) -> Result<String, ObjectsError> {
-        let _ = (attempt, first_offset, file);
-        todo!()
+        let (key, file) = (format!("{attempt}/{first_offset:020}"), file.to_owned());
+        let kept = Path::new(LOGS).join(&key);
+        let doing = format!("keeping the log {}", file.display());
+        self.blocking(doing, move |tree| {
+            let root = &tree.root.dir;
+            let Some((parent, name)) = file.parent().zip(file.file_name()) else {
+                return Err(ErrorKind::NotFound.into());
+            };
+            let moved = Dir::open_ambient_dir(parent, ambient_authority()).and_then(|from| {
+                root.create_dir_all(kept.parent().unwrap_or(Path::new(LOGS)))?;
+                match from.rename(name, root, &kept) {
+                    Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                        let mut source = from.open(name)?;
+                        tree::put(root, &kept, |out| io::copy(&mut source, out).map(drop))?;
+                        from.remove_file(name)
+                    }
+                    other => other,
+                }
+            });
+            match moved {
+                Err(error) if error.kind() == ErrorKind::NotFound && root.is_file(&kept) => Ok(()),
+                other => other,
+            }
+        })
+        .await?;
+        Ok(key)
     }
 
     /// Keeps bytes as a further file of a finished log and returns its object key.
@@ -91,13 +149,51 @@ impl Objects {
 
     /// Bytes of a kept log file from `from` on, at most `max_bytes`.
     pub async fn read_log(&self, key: &str, from: u64, max_bytes: usize) -> Result<Vec<u8>, ObjectsError> {
-        let _ = (key, from, max_bytes);
-        todo!()
+        let not_found = || ObjectsError::NotFound { uri: key.to_owned() };
+        let kept = log_path(key).ok_or_else(not_found)?;
+        let bytes = self.blocking(format!("reading the log {key}"), move |tree| {
+            use std::io::{Read, Seek, SeekFrom};
+            let mut file = match tree.root.dir.open(kept) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                other => other?,
+            };
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(max_bytes as u64).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        });
+        bytes.await?.ok_or_else(not_found)
     }
 
     /// Forgets the kept log of an attempt.
     pub async fn remove_log(&self, attempt: AttemptId) -> Result<(), ObjectsError> {
-        let _ = attempt;
-        todo!()
+        self.blocking(format!("removing the log of attempt {attempt}"), move |tree| {
+            match tree.root.dir.remove_dir_all(Path::new(LOGS).join(attempt.to_string())) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: String,
+        work: impl FnOnce(&Tree) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ObjectsError> {
+        let tree = self.tree.clone();
+        let done = tokio::task::spawn_blocking(move || work(&tree)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
     }
 }
+
+/// Where a kept log file is; none for a key that [`Objects::keep_log`] never returned.
+fn log_path(key: &str) -> Option<PathBuf> {
+    let (attempt, offset) = key.split_once('/')?;
+    let attempt: AttemptId = attempt.parse().ok()?;
+    let offset: u64 = offset.parse().ok()?;
+    Some(Path::new(LOGS).join(attempt.to_string()).join(format!("{offset:020}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -106,13 +106,13 @@ impl Folder {
             return Ok(Observed::Exited(exit));
         }
         if self.is_locked()? {
-            return Ok(Observed::Running { started_at: self.started_at()?.flatten() });
+            return Ok(Observed::Running { started_at: self.started_at()? });
         }
         // The supervisor may have ended between the two looks.
         if let Some(exit) = self.exit()? {
             return Ok(Observed::Exited(exit));
         }
-        Ok(if self.started_at()?.is_some() { Observed::Lost } else { Observed::Absent })
+        Ok(if self.started().exists() { Observed::Lost } else { Observed::Absent })
     }
 
     /// The exit record, where it is written.
@@ -139,10 +139,10 @@ impl Folder {
         }
     }
 
-    /// None: never started. `Some(None)`: started just now, its time not written yet.
-    fn started_at(&self) -> io::Result<Option<Option<Timestamp>>> {
+    /// When it was started; none before that, and for the moment between the claim and its time.
+    fn started_at(&self) -> io::Result<Option<Timestamp>> {
         let text = found(std::fs::read_to_string(self.started()))?;
-        Ok(text.map(|text| text.parse().ok().map(Timestamp)))
+        Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
     }
 
     /// Leaves the stop marker and tells the supervisor, where one listens.
@@ -233,6 +233,7 @@ fn read_records(
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the C library declares these constants wider than their fields")]
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

@@ -74,13 +74,12 @@ impl ProcessExecutor {
 
         let (attempts, trash) = (settings.data_dir.join("attempts"), settings.data_dir.join("trash"));
         for dir in [&attempts, &trash] {
-            found(std::fs::create_dir(dir).or_else(|e| if dir.is_dir() { Ok(()) } else { Err(e) }))
-                .map_err(doing("making", dir))?;
+            std::fs::create_dir_all(dir).map_err(doing("making", dir))?;
         }
         let (isolation, sandbox) = probe(&settings);
         let others_pass = sandbox.is_none() && settings.run_as.is_some();
-        let mode = std::fs::Permissions::from_mode(if others_pass { 0o711 } else { 0o700 });
-        std::fs::set_permissions(&attempts, mode).map_err(doing("closing", &attempts))?;
+        let access = std::fs::Permissions::from_mode(if others_pass { 0o711 } else { 0o700 });
+        std::fs::set_permissions(&attempts, access).map_err(doing("closing", &attempts))?;
         empty(&trash).map_err(doing("emptying", &trash))?;
         let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;
 

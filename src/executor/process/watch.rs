@@ -64,7 +64,7 @@ fn register(source: Inotify) -> Option<AsyncFd<Source>> {
 impl Watches {
     pub(super) fn start() -> Self {
         let source = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok();
-        let inotify = source.and_then(|source| register(source));
+        let inotify = source.and_then(register);
         let shared = inotify.map(|inotify| Arc::new(Shared { inotify, state: Mutex::default() }));
         let reader = shared.clone().map(|shared| tokio::spawn(async move { shared.read().await }));
         Self { shared, reader }

@@ -5,3 +5,4 @@ pub mod database;
 pub mod documents;
 pub mod executor_harness;
 pub mod model;
+pub mod server;

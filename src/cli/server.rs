@@ -1,0 +1,268 @@
+//! One server, from settings to open socket and back: used by `serve` and by the demo.
+//!
+//! Invariant: a server is ready only when its database, its executor and its scheduler are; it ends in the order
+//! readiness, requests, scheduler, so that nothing is answered that is not kept. Training outlives it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::api::{self, ApiSettings, Readiness};
+use crate::app::{App, Quotas};
+use crate::clock::{Clock, Wake};
+use crate::config::{Environment, Settings};
+use crate::domain::request::MetricDefinition;
+use crate::executor::Executor;
+use crate::executor::images::{Image, Images};
+use crate::executor::process::{Isolation, ProcessExecutor, ProcessSettings, RunAs};
+use crate::objects::Objects;
+use crate::scheduler::{Scheduler, SchedulerParts};
+use crate::store::{Db, StoreError, WriteClass, servers};
+
+/// Largest request body.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// A server that takes requests.
+pub(super) struct Server {
+    address: SocketAddr,
+    executor: Arc<dyn Executor>,
+    readiness: Readiness,
+    draining: CancellationToken,
+    requests: JoinHandle<std::io::Result<()>>,
+    scheduler: Scheduler,
+    drain_timeout: Duration,
+    warnings: Vec<String>,
+}
+
+impl Server {
+    /// Opens everything and starts to serve. The configuration file is hidden from training programs, which run in its
+    /// folder.
+    pub(super) async fn start(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<Self> {
+        check(settings)?;
+        make_data_dir(&settings.data_dir)?;
+        // The socket first: a port that is taken is the likeliest mistake, and costs nothing to find out.
+        let listener =
+            TcpListener::bind(settings.listen).await.with_context(|| format!("can't listen on {}", settings.listen))?;
+        let address = listener.local_addr().context("the socket has no address")?;
+        let db = open_database(settings).await?;
+        let images = Arc::new(images(settings)?);
+        let mapped = settings.s3.iter().map(|mapping| (mapping.uri.clone(), mapping.path.clone())).collect();
+        let objects = Arc::new(Objects::new(settings.data_dir.join("s3"), mapped)?);
+        let (executor, warnings) = open_executor(settings, config_file, &images)?;
+        let (clock, wake) = (Clock::System, Wake::default());
+        let app = App {
+            db: db.clone(),
+            clock: clock.clone(),
+            objects: Arc::clone(&objects),
+            executor: Arc::clone(&executor),
+            images: Arc::clone(&images),
+            wake: wake.clone(),
+            quotas: quotas(settings),
+        };
+        let token_key = token_key(&db).await?;
+        let api_settings = ApiSettings {
+            account: settings.account.clone(),
+            default_region: settings.region.clone(),
+            max_body_bytes: MAX_BODY_BYTES,
+            token_key,
+        };
+        let readiness = Readiness::default();
+        let router = api::router(app, api_settings, readiness.clone());
+        let scheduler = Scheduler::start(SchedulerParts {
+            server_id: server_id(&settings.data_dir)?,
+            db,
+            clock,
+            objects,
+            executor: Arc::clone(&executor),
+            images,
+            wake,
+            max_running: settings.max_running,
+        });
+        let draining = CancellationToken::new();
+        let requests = tokio::spawn(api::serve(listener, router, draining.clone().cancelled_owned()));
+        readiness.set(true);
+        let drain_timeout = Duration::from_secs(settings.drain_timeout_seconds);
+        Ok(Self { address, executor, readiness, draining, requests, scheduler, drain_timeout, warnings })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the user should know about how it runs.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The executor, to clean up after a demo.
+    pub(super) fn executor(&self) -> Arc<dyn Executor> {
+        Arc::clone(&self.executor)
+    }
+
+    /// Turns readiness red, finishes the requests in flight, and ends the scheduler's loops.
+    pub(super) async fn drain(self) -> anyhow::Result<()> {
+        self.readiness.set(false);
+        self.draining.cancel();
+        let mut requests = self.requests;
+        match tokio::time::timeout(self.drain_timeout, &mut requests).await {
+            Ok(Ok(served)) => served.context("serving failed")?,
+            Ok(Err(panic)) => return Err(panic).context("serving panicked"),
+            Err(_) => {
+                tracing::warn!("requests were still open after {:?} and are cut off", self.drain_timeout);
+                requests.abort();
+            }
+        }
+        self.scheduler.stop().await;
+        Ok(())
+    }
+}
+
+/// What can be said against settings without opening anything.
+pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
+    if !settings.listen.ip().is_loopback() {
+        bail!(
+            "listen is {}, which other machines can reach; this API starts programs and does not check signatures yet, \
+             so it serves loopback addresses only: use 127.0.0.1:{port} or [::1]:{port}",
+            settings.listen,
+            port = settings.listen.port(),
+        );
+    }
+    images(settings)?;
+    Ok(())
+}
+
+/// Makes the data directory, for its owner alone.
+pub(super) fn make_data_dir(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("can't make the data directory {}", path.display()))
+}
+
+async fn open_database(settings: &Settings) -> anyhow::Result<Db> {
+    let url = &settings.database_url;
+    let db = Db::connect(url.expose()).await.with_context(|| format!("can't open the database {url}"))?;
+    db.migrate().await.with_context(|| format!("can't migrate the database {url}"))?;
+    Ok(db)
+}
+
+fn images(settings: &Settings) -> anyhow::Result<Images> {
+    let image = |image: &crate::config::Image| Image {
+        name: image.name.clone(),
+        command: image.command.clone(),
+        metric_definitions: image
+            .metric_definitions
+            .iter()
+            .map(|metric| MetricDefinition { name: metric.name.clone(), regex: metric.regex.clone() })
+            .collect(),
+    };
+    Ok(Images::new(settings.images.iter().map(image).collect())?)
+}
+
+/// The executor, and what the user should know of it.
+fn open_executor(
+    settings: &Settings,
+    config_file: Option<&Path>,
+    images: &Images,
+) -> anyhow::Result<(Arc<dyn Executor>, Vec<String>)> {
+    let binary = std::env::current_exe().context("can't find this program's own file")?;
+    let mut process = ProcessSettings::new(settings.data_dir.clone(), binary, images.clone());
+    if let Some(file) = config_file.and_then(|file| std::path::absolute(file).ok()) {
+        // It may hold the database's password.
+        file.parent().unwrap_or(Path::new("/")).clone_into(&mut process.working_dir);
+        process.masked.push(file);
+    }
+    if let Some(path) = Environment::of_process().get("PATH").and_then(|path| path.to_str()) {
+        path.clone_into(&mut process.search_path);
+    }
+    process.allow_root = settings.process.allow_root;
+    process.run_as = run_as(&settings.process.run_as)?;
+    process.max_log_bytes = settings.process.log_cap_mib << 20;
+    let executor = ProcessExecutor::open(process)?;
+    let mut warnings = Vec::new();
+    if let Isolation::None { why } = executor.isolation() {
+        warnings.push(format!(
+            "training jobs are not isolated from each other or from this machine ({why}); they find their folders by \
+             the SM_* variables instead of /opt/ml"
+        ));
+    }
+    Ok((Arc::new(executor), warnings))
+}
+
+/// The user that a setting names; none where it is empty.
+fn run_as(name: &str) -> anyhow::Result<Option<RunAs>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let user = nix::unistd::User::from_name(name).with_context(|| format!("can't look up the user {name}"))?;
+    let user = user.with_context(|| format!("process.run_as is {name}, and this machine has no such user"))?;
+    Ok(Some(RunAs { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+}
+
+fn quotas(settings: &Settings) -> Quotas {
+    let quotas = settings.quotas;
+    Quotas {
+        training_jobs_per_tuning_job: quotas.training_jobs_per_tuning_job,
+        parallel_training_jobs: quotas.parallel_training_jobs,
+        concurrent_tuning_jobs: quotas.concurrent_tuning_jobs,
+    }
+}
+
+/// The key that seals list tokens: in the database, so that every server of it opens every token.
+async fn token_key(db: &Db) -> anyhow::Result<[u8; 32]> {
+    let candidate = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let stored = db
+        .write(WriteClass::Scheduling, move |tx| {
+            let candidate = candidate.clone();
+            Box::pin(async move { servers::secret(tx, "token-key", &candidate).await })
+        })
+        .await
+        .map_err(|error: StoreError| error)
+        .context("can't read the key of list tokens")?;
+    Ok(<sha2::Sha256 as sha2::Digest>::digest(stored.as_bytes()).into())
+}
+
+/// This server's identity: the data directory's own, so that a restarted server takes its leases up again.
+fn server_id(data_dir: &Path) -> anyhow::Result<Uuid> {
+    let path = data_dir.join("server-id");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(id) = text.trim().parse()
+    {
+        return Ok(id);
+    }
+    let id = Uuid::new_v4();
+    // By rename, so that no reader sees half of it.
+    let new = data_dir.join("server-id.new");
+    std::fs::write(&new, id.to_string())
+        .and_then(|()| std::fs::rename(&new, &path))
+        .with_context(|| format!("can't write {}", path.display()))?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_served() {
+        for (listen, served) in
+            [("127.0.0.1:0", true), ("127.8.9.1:80", true), ("[::1]:0", true), ("0.0.0.0:1", false), ("[::]:1", false)]
+        {
+            let settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
+            assert_eq!(check(&settings).is_ok(), served, "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_data_directory_keeps_its_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(server_id(folder.path()).unwrap(), server_id(folder.path()).unwrap());
+    }
+}

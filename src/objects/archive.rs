@@ -1,0 +1,98 @@
+//! Folders that a training program wrote, as archives and as objects.
+//!
+//! Invariant: the folder may be hostile. Only regular files, folders and links that stay within are taken; nothing is
+//! read through a link, and nothing that is no regular file is opened for long.
+
+use std::io::{self, Read, Write};
+use std::path::{Component, Path};
+
+use cap_std::fs::{Dir, File, Metadata, MetadataExt, OpenOptions, OpenOptionsExt};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tar::{Builder, EntryType, Header};
+
+/// Packs a folder's content, in the order of its names.
+pub(super) fn write_tar_gz(folder: &Dir, out: impl Write) -> io::Result<()> {
+    let mut archive = Builder::new(GzEncoder::new(out, Compression::fast()));
+    append_folder(&mut archive, folder, Path::new(""))?;
+    archive.into_inner()?.finish()?.flush()
+}
+
+fn append_folder<W: Write>(archive: &mut Builder<W>, folder: &Dir, path: &Path) -> io::Result<()> {
+    let entries = folder.entries()?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = entries.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    for name in names {
+        let name = Path::new(&name);
+        let (meta, path) = (folder.symlink_metadata(name)?, path.join(name));
+        let kind = meta.file_type();
+        if kind.is_dir() {
+            archive.append_data(&mut header(&meta, EntryType::Directory, 0), &path, io::empty())?;
+            append_folder(archive, &folder.open_dir(name)?, &path)?;
+        } else if kind.is_file() {
+            let Some(file) = open_regular(folder, name)? else { continue };
+            let size = file.metadata()?.len();
+            let mut data = file.take(size);
+            archive.append_data(&mut header(&meta, EntryType::Regular, size), &path, &mut data)?;
+            if data.limit() > 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{} shrank", path.display())));
+            }
+        } else if kind.is_symlink() {
+            let target = folder.read_link_contents(name)?;
+            if stays_within(&path, &target) {
+                archive.append_link(&mut header(&meta, EntryType::Symlink, 0), &path, &target)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file that is regular; none where it is none (any more). Never waits, as opening a FIFO would.
+pub(super) fn open_regular(folder: &Dir, path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW);
+    let file = folder.open_with(path, &options)?;
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+fn header(meta: &Metadata, kind: EntryType, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(meta.mode() & 0o777);
+    header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
+    header
+}
+
+/// Whether a link at `path` leads to a place within the same folder, as its text says.
+fn stays_within(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count() - 1;
+    for component in target.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_may_lead_within_only() {
+        for (path, target, within) in [
+            ("a", "b", true),
+            ("a/b", "../c", true),
+            ("a/b", "../../c", false),
+            ("a", "/etc/passwd", false),
+            ("a", "b/../../c", false),
+            ("a", "./b/../c", true),
+        ] {
+            assert_eq!(stays_within(Path::new(path), Path::new(target)), within, "{path} -> {target}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The object store as its callers see it, on real folders.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Store {
+    objects: Objects,
+    dir: TempDir,
+}
+
+/// A store with a mapped prefix, and a file outside both that must stay unread.
+fn store() -> Store {
+    let dir = TempDir::new().unwrap();
+    let mapped = dir.path().join("mapped");
+    write(&mapped.join("train/a.csv"), "mapped");
+    write(&dir.path().join("outside/secret"), "secret");
+    let objects = Objects::new(dir.path().join("root"), vec![("s3://my-bucket/data/".into(), mapped)]).unwrap();
+    Store { objects, dir }
+}
+
+impl Store {
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn put(&self, key: &str, text: &str) {
+        write(&self.root().join(key), text);
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            found.extend(files(&path).into_iter().map(|(below, text)| (format!("{name}/{below}"), text)));
+        } else {
+            found.insert(name, fs::read_to_string(path).unwrap());
+        }
+    }
+    found
+}
+
+fn unpacked(archive: &Path) -> BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(archive).unwrap()));
+    let entries = archive.entries().unwrap().map(Result::unwrap);
+    let describe = |mut entry: tar::Entry<'_, _>| {
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let text = match entry.header().entry_type() {
+            tar::EntryType::Directory => "folder".into(),
+            tar::EntryType::Symlink => format!("-> {}", entry.link_name().unwrap().unwrap().display()),
+            _ => io::read_to_string(&mut entry).unwrap(),
+        };
+        (path, text)
+    };
+    entries.map(describe).collect()
+}
+
+#[tokio::test]
+async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
+    let s = store();
+    s.put("b/train/a.csv", "a");
+    let path = async |uri: &str| s.objects.stage(uri).await.unwrap();
+    let root = s.root().canonicalize().unwrap();
+    assert_eq!(path("s3://b/train").await, root.join("b/train"));
+    assert_eq!(path("s3://b/train/").await, root.join("b/train"));
+    assert_eq!(path("s3://b").await, root.join("b"));
+    assert_eq!(path("s3://b/train/a.csv").await, root.join("b/train/a.csv"));
+    assert_eq!(files(&path("s3://my-bucket/data/train").await)["a.csv"], "mapped");
+    assert_eq!(files(&path("s3://my-bucket/data").await)["train/a.csv"], "mapped");
+    for uri in ["s3://b/none", "s3://none/x", "s3://b/train/a.csv/", "s3://b/train/a.csv/x", "s3://my-bucket/other"] {
+        let error = s.objects.stage(uri).await.unwrap_err();
+        assert!(matches!(error, ObjectsError::NotFound { .. }), "{uri}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
+    let s = store();
+    for (key, text) in [("b/in/train-1.csv", "1"), ("b/in/train-2/x.csv", "2"), ("b/in/test.csv", "3")] {
+        s.put(key, text);
+    }
+    symlink("/etc/passwd", s.root().join("b/in/train-link")).unwrap();
+    let staged = s.objects.stage("s3://b/in/train").await.unwrap();
+    assert_eq!(
+        files(&staged),
+        [("train-1.csv", "1"), ("train-2/x.csv", "2")].map(|(k, v)| (k.into(), v.into())).into()
+    );
+    assert_eq!(s.objects.stage("s3://b/in/train").await.unwrap(), staged, "the same objects are gathered once");
+    s.put("b/in/train-3.csv", "3");
+    assert_eq!(files(&s.objects.stage("s3://b/in/train").await.unwrap()).len(), 3);
+    assert_eq!(files(&s.objects.stage("s3://b/in/train-2").await.unwrap()).len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_outside_is_reached() {
+    let s = store();
+    s.put("b/x", "x");
+    let outside = s.dir.path().join("outside");
+    symlink(&outside, s.root().join("b/link")).unwrap();
+    symlink("../../outside/secret", s.root().join("b/secret")).unwrap();
+    for uri in ["s3://b/link", "s3://b/link/secret", "s3://b/secret"] {
+        assert!(s.objects.stage(uri).await.is_err(), "{uri}");
+    }
+    let from = s.dir.path().join("from");
+    write(&from.join("f"), "f");
+    for uri in ["s3://b/link/new", "s3://b/../new", "s3://..", "s3://b/link"] {
+        for result in [s.objects.put_tar_gz(&from, uri).await, s.objects.put_tree(&from, uri).await] {
+            // A link at the object's own place may be replaced, never followed.
+            assert!(result.is_err() || uri == "s3://b/link", "{uri}");
+        }
+        let _ = s.objects.directory(uri).await;
+    }
+    assert_eq!(files(&outside), [("secret".to_owned(), "secret".to_owned())].into());
+    assert!(!s.dir.path().join("new").exists());
+}
+
+#[tokio::test]
+async fn an_archive_holds_files_folders_and_links_within() {
+    let s = store();
+    let model = s.dir.path().join("model");
+    write(&model.join("b/weights.bin"), "w");
+    write(&model.join("a.json"), "{}");
+    write(&model.join("x".repeat(200)).join("y".repeat(200)), "long");
+    symlink("b/weights.bin", model.join("latest")).unwrap();
+    symlink("/etc/passwd", model.join("absolute")).unwrap();
+    symlink("../../outside/secret", model.join("b/escape")).unwrap();
+    symlink("../../outside", model.join("b/folder")).unwrap();
+    nix::unistd::mkfifo(&model.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz").await.unwrap();
+
+    let archive = s.root().join("out/job/output/model.tar.gz");
+    let long = format!("{}/", "x".repeat(200));
+    let long_file = format!("{long}{}", "y".repeat(200));
+    let expected = [
+        ("a.json", "{}"),
+        ("b/", "folder"),
+        ("b/weights.bin", "w"),
+        ("latest", "-> b/weights.bin"),
+        (&long, "folder"),
+        (&long_file, "long"),
+    ];
+    let entries = unpacked(&archive);
+    let seen: Vec<_> = entries.iter().map(|(path, text)| (path.trim_end_matches('/'), text.as_str())).collect();
+    assert_eq!(seen, expected.map(|(path, text)| (path.trim_end_matches('/'), text)));
+
+    let before = fs::read(&archive).unwrap();
+    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz").await.unwrap();
+    assert_eq!(fs::read(&archive).unwrap(), before, "the same folder gives the same bytes");
+    assert_eq!(fs::read_dir(archive.parent().unwrap()).unwrap().count(), 1, "nothing unfinished is left");
+}
+
+#[tokio::test]
+async fn a_tree_is_copied_without_links() {
+    let s = store();
+    let model = s.dir.path().join("model");
+    write(&model.join("b/weights.bin"), "w");
+    write(&model.join("a.json"), "{}");
+    symlink("/etc", model.join("etc")).unwrap();
+    s.objects.put_tree(&model, "s3://my-bucket/data/out/").await.unwrap();
+    let copied = files(&s.dir.path().join("mapped/out"));
+    assert_eq!(copied, [("a.json", "{}"), ("b/weights.bin", "w")].map(|(k, v)| (k.into(), v.into())).into());
+}
+
+#[tokio::test]
+async fn an_object_is_not_written_in_place_of_a_folder() {
+    let s = store();
+    s.put("b/folder/x", "x");
+    let from = s.dir.path().join("mapped");
+    assert!(s.objects.put_tar_gz(&from, "s3://b/folder").await.is_err());
+    assert!(s.objects.put_tar_gz(&from, "s3://b").await.is_err());
+    assert!(s.objects.put_tar_gz(&from, "s3://b/folder/x/y").await.is_err());
+    assert_eq!(files(&s.root().join("b")), [("folder/x".to_owned(), "x".to_owned())].into());
+}
+
+#[tokio::test]
+async fn a_checkpoint_folder_is_made_and_kept() {
+    let s = store();
+    let folder = s.objects.directory("s3://ckpt/job/1").await.unwrap();
+    fs::write(folder.join("epoch"), "3").unwrap();
+    assert_eq!(s.objects.directory("s3://ckpt/job/1/").await.unwrap(), folder);
+    assert_eq!(files(&folder)["epoch"], "3");
+}
+
+#[tokio::test]
+async fn logs_are_kept_out_of_every_bucket() {
+    let s = store();
+    let attempt = AttemptId { training_job: uuid::Uuid::new_v4(), number: 1 };
+    let file = s.dir.path().join("log-0");
+    write(&file, "0123456789");
+    let key = s.objects.keep_log(attempt, 0, &file).await.unwrap();
+    assert!(!file.exists());
+    assert_eq!(s.objects.keep_log(attempt, 0, &file).await.unwrap(), key, "again is harmless");
+    assert_eq!(s.objects.read_log(&key, 3, 4).await.unwrap(), b"3456");
+    assert_eq!(s.objects.read_log(&key, 99, 4).await.unwrap(), b"");
+    assert!(s.objects.stage("s3://.logs").await.is_err());
+    for key in ["", "../x", &format!("{attempt}/../x"), &format!("{attempt}/5"), "/etc/passwd"] {
+        assert!(matches!(s.objects.read_log(key, 0, 1).await, Err(ObjectsError::NotFound { .. })), "{key}");
+    }
+    s.objects.remove_log(attempt).await.unwrap();
+    s.objects.remove_log(attempt).await.unwrap();
+    assert!(s.objects.read_log(&key, 0, 1).await.is_err());
+    assert!(s.objects.keep_log(attempt, 7, &file).await.is_err(), "a log that never was is an error");
+}
+
+#[test]
+fn a_mapped_folder_must_exist() {
+    let dir = TempDir::new().unwrap();
+    let error = Objects::new(dir.path().join("root"), vec![("s3://b".into(), dir.path().join("none"))]).unwrap_err();
+    assert!(error.to_string().contains("mapped as s3://b"), "{error}");
+}

@@ -1,0 +1,222 @@
+//! Directory trees that stand for buckets.
+//!
+//! Invariant: every path is opened beneath a folder that was configured, by a handle on that folder: neither `..` nor a
+//! link leads out. An object appears whole, by rename, and stays after a power failure once a call has returned.
+
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, File};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::ObjectsError;
+use super::uri::Location;
+
+/// Begins the names of files that are not objects yet.
+const UNFINISHED: &str = ".tunesmith-";
+/// Where objects of a prefix that is no folder are gathered.
+const STAGED: &str = ".staged";
+
+/// A folder with the handle that confines everything to it.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) dir: Dir,
+    path: PathBuf,
+}
+
+/// The root and the folders mapped into it.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) root: Base,
+    /// Longest prefix first.
+    mapped: Vec<(Location, Base)>,
+}
+
+impl Base {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        Ok(Self { dir: Dir::open_ambient_dir(&path, ambient_authority())?, path })
+    }
+
+    /// The host's path of something beneath, links resolved.
+    fn host_path(&self, within: &Path) -> io::Result<PathBuf> {
+        if within == Path::new(".") {
+            Ok(self.path.clone())
+        } else {
+            Ok(self.path.join(self.dir.canonicalize(within)?))
+        }
+    }
+}
+
+impl Tree {
+    pub(super) fn open(root: &Path, mapped: &[(String, PathBuf)]) -> Result<Self, ObjectsError> {
+        std::fs::create_dir_all(root).map_err(failed(|| format!("making {}", root.display())))?;
+        let root = Base::open(root).map_err(failed(|| format!("opening {}", root.display())))?;
+        let open = |(prefix, folder): &(String, PathBuf)| {
+            let base = Base::open(folder);
+            let base = base.map_err(failed(|| format!("opening {}, mapped as {prefix}", folder.display())))?;
+            Ok((Location::parse(prefix)?, base))
+        };
+        let mut mapped: Vec<_> = mapped.iter().map(open).collect::<Result<_, ObjectsError>>()?;
+        mapped.sort_by_key(|(location, _)| std::cmp::Reverse(location.segments.len()));
+        Ok(Self { root, mapped })
+    }
+
+    /// The folder that a location lies in, and its path from there; `.` is the folder itself.
+    pub(super) fn locate(&self, location: &Location) -> (&Base, PathBuf) {
+        for (prefix, base) in &self.mapped {
+            if prefix.bucket == location.bucket && location.segments.starts_with(&prefix.segments) {
+                return (base, joined(&location.segments[prefix.segments.len()..]));
+            }
+        }
+        (&self.root, Path::new(&location.bucket).join(joined(&location.segments)).components().collect())
+    }
+
+    /// A local path with everything whose key begins with the location's.
+    pub(super) fn stage(&self, location: &Location) -> io::Result<Option<PathBuf>> {
+        let (base, path) = self.locate(location);
+        match base.dir.metadata(&path) {
+            Ok(meta) if meta.is_dir() || !location.is_folder => return base.host_path(&path).map(Some),
+            Ok(_) => return Ok(None),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
+        }
+        if location.is_folder { Ok(None) } else { self.gather(base, &path) }
+    }
+
+    /// A folder with the objects whose names begin with the last segment; the same one for the same objects.
+    fn gather(&self, base: &Base, path: &Path) -> io::Result<Option<PathBuf>> {
+        let (Some(parent), Some(prefix)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Ok(None);
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let entries = match base.dir.read_dir(parent) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut matches = Vec::new();
+        let mut identity = Sha256::new_with_prefix(base.path.join(path).as_os_str().as_encoded_bytes());
+        for entry in entries {
+            let name = entry?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(prefix) && !name.starts_with(UNFINISHED)) {
+                matches.push(name);
+            }
+        }
+        if matches.is_empty() {
+            return Ok(None);
+        }
+        matches.sort_unstable();
+        let mut files = Vec::new();
+        for name in matches {
+            list(&base.dir, &parent.join(&name), Path::new(&name), &mut files)?;
+        }
+        for file in &files {
+            let meta = base.dir.metadata(&file.source)?;
+            let modified = meta.modified()?.into_std().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            identity.update(file.target.as_os_str().as_encoded_bytes());
+            identity.update(format!("\0{}\0{}\0", meta.len(), modified.as_nanos()));
+        }
+        let digest: [u8; 32] = identity.finalize().into();
+        let name = Uuid::from_slice(&digest[..16]).map_err(io::Error::other)?.simple().to_string();
+        let (staged, unfinished) = (Path::new(STAGED).join(name), Path::new(STAGED).join(unfinished_name()));
+        if !self.root.dir.is_dir(&staged) {
+            self.root.dir.create_dir_all(&unfinished)?;
+            for file in &files {
+                let target = unfinished.join(&file.target);
+                target.parent().map_or(Ok(()), |parent| self.root.dir.create_dir_all(parent))?;
+                // The same file by another name where both are on one file system.
+                if base.dir.hard_link(&file.source, &self.root.dir, &target).is_err() {
+                    base.dir.copy(&file.source, &self.root.dir, &target)?;
+                }
+            }
+            if let Err(error) = self.root.dir.rename(&unfinished, &self.root.dir, &staged) {
+                self.root.dir.remove_dir_all(&unfinished)?;
+                // Another attempt of the same job was quicker.
+                if !self.root.dir.is_dir(&staged) {
+                    return Err(error);
+                }
+            }
+        }
+        self.root.host_path(&staged).map(Some)
+    }
+
+    /// A folder, made where it is missing.
+    pub(super) fn directory(&self, location: &Location) -> io::Result<PathBuf> {
+        let (base, path) = self.locate(location);
+        base.dir.create_dir_all(&path)?;
+        base.host_path(&path)
+    }
+
+    /// Writes one object.
+    pub(super) fn put(&self, location: &Location, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let (base, path) = self.locate(location);
+        put(&base.dir, &path, write)
+    }
+}
+
+/// Writes a file beneath `dir`, with the folders it needs.
+pub(super) fn put(dir: &Dir, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(ErrorKind::IsADirectory, "the URI names a whole bucket"));
+    };
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => {
+            dir.create_dir_all(parent)?;
+            dir.open_dir(parent)?
+        }
+        _ => dir.try_clone()?,
+    };
+    let unfinished = unfinished_name();
+    let mut file = folder.create(&unfinished)?;
+    let written = write(&mut file).and_then(|()| file.flush()).and_then(|()| file.sync_data());
+    match written.and_then(|()| folder.rename(&unfinished, &folder, name)) {
+        // The name must last as well as the bytes; a handle made for opening beneath it cannot be synced.
+        Ok(()) => folder.open(".")?.sync_all(),
+        Err(error) => {
+            let _ = folder.remove_file(&unfinished);
+            Err(error)
+        }
+    }
+}
+
+/// A file with the path that it gets elsewhere.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) source: PathBuf,
+    pub(super) target: PathBuf,
+}
+
+/// All regular files at or beneath a path, without following links, in order.
+pub(super) fn list(dir: &Dir, source: &Path, target: &Path, files: &mut Vec<Listed>) -> io::Result<()> {
+    let kind = dir.symlink_metadata(source)?.file_type();
+    if kind.is_file() {
+        files.push(Listed { source: source.to_owned(), target: target.to_owned() });
+    }
+    if !kind.is_dir() {
+        return Ok(());
+    }
+    let entries = dir.read_dir(source)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = entries.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    names.iter().try_for_each(|name| list(dir, &source.join(name), &target.join(name), files))
+}
+
+fn joined(segments: &[String]) -> PathBuf {
+    if segments.is_empty() { PathBuf::from(".") } else { segments.iter().collect() }
+}
+
+fn unfinished_name() -> String {
+    format!("{UNFINISHED}{}", Uuid::new_v4().simple())
+}
+
+/// Nothing there: also where a file stands on the way.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+pub(super) fn failed(doing: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> ObjectsError {
+    move |source| ObjectsError::Io { doing: doing(), source }
+}
