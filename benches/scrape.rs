@@ -4,6 +4,8 @@
 //! a loop over compiled expressions costs without the search for required texts. `scrape_python.py` is the same loop in
 //! Python on the same bytes. Both report bytes a second of one core.
 
+#![expect(clippy::expect_used, reason = "a benchmark that can't be set up has nothing to measure")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

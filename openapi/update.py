@@ -59,6 +59,11 @@ def bounds(shape, low, high):
     return {key: shape[bound] for bound, key in (("min", low), ("max", high)) if bound in shape}
 
 
+def portable(pattern):
+    """The pattern such that every engine reads it as the service's does: there \\d and \\w mean ASCII."""
+    return PATTERNS.get(pattern, pattern).replace(r"\d", "[0-9]").replace(r"\w", "[a-zA-Z0-9_]")
+
+
 def schema(shape):
     kind = shape["type"]
     if kind == "structure":
@@ -77,9 +82,10 @@ def schema(shape):
         out = {"type": "string"} | bounds(shape, "minLength", "maxLength")
         if "pattern" in shape:
             published = shape["pattern"]
+            readable = portable(published)
             # The service means the whole string; JSON Schema means any part of it.
-            out["pattern"] = f"^(?:{PATTERNS.get(published, published)})$"
-            if published in PATTERNS:
+            out["pattern"] = f"^(?:{readable})$"
+            if readable != published:
                 out["x-published-pattern"] = published
         if "enum" in shape:
             out["enum"] = shape["enum"]

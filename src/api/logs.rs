@@ -1,12 +1,14 @@
 //! `GET /v1/training-jobs/{name}/log`: a training job's log, line by line. Our own extension; `tunesmith logs` reads it.
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use serde_json::json;
 
+use crate::api::Edge;
 use crate::api::aws::error::AwsError;
 use crate::api::aws::{service, signature};
-use crate::api::{Edge, RequestId};
 use crate::app::logs::LogPage;
 
 /// Where to go on reading.
@@ -17,12 +19,13 @@ const END: HeaderName = HeaderName::from_static("x-tunesmith-end");
 /// Answers one request.
 pub(crate) async fn read(
     State(edge): State<Edge>,
-    Extension(RequestId(request_id)): Extension<RequestId>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response<Body> {
     let answer = async {
+        let Path(name) = name.map_err(|rejection| AwsError::validation(rejection.body_text()))?;
+        service::check("DescribeTrainingJob", &json!({ "TrainingJobName": name }))?;
         let query = Query::parse(query.as_deref().unwrap_or_default())?;
         let mut scope = service::scope(&edge.settings, &headers)?;
         if let Some(region) = query.region.filter(|_| !headers.contains_key(header::AUTHORIZATION)) {
@@ -30,7 +33,7 @@ pub(crate) async fn read(
         }
         crate::app::logs::read(&edge.app, &scope, &name, query.attempt, query.offset)
             .await
-            .map_err(|error| AwsError::from_app(&error, "ReadTrainingJobLog", request_id))
+            .map_err(|error| AwsError::from_app(&error, "ReadTrainingJobLog"))
     };
     match answer.await {
         Ok(page) => lines(&page),

@@ -12,6 +12,7 @@ use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -79,10 +80,6 @@ pub(crate) struct Edge {
     pub(crate) tokens: Arc<Tokens>,
 }
 
-/// The id of the request at hand.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestId(pub(crate) Uuid);
-
 /// All routes.
 pub fn router(app: App, settings: ApiSettings, readiness: Readiness) -> Router {
     // Read now, so that the first request does not wait for it; a failure is told by each request.
@@ -106,11 +103,10 @@ fn enclose(routes: Router) -> Router {
     routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(guard::loopback_only)).layer(from_fn(identify))
 }
 
-/// Gives the request an id and the response the headers that all have.
-async fn identify(mut request: Request, next: Next) -> Response<Body> {
+/// Gives the request an id, which every line of the log about it carries, and the response the headers that all have.
+async fn identify(request: Request, next: Next) -> Response<Body> {
     let id = Uuid::new_v4();
-    request.extensions_mut().insert(RequestId(id));
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(tracing::error_span!("request", %id)).await;
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);

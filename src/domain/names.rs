@@ -46,7 +46,7 @@ pub fn name_key(name: &str) -> String {
 #[must_use]
 pub fn training_job_name(tuning_name: &str, tuning_id: Uuid, ordinal: u32, salt: u32) -> String {
     let hex = fnv1a(&[tuning_id.as_bytes().as_slice(), &ordinal.to_le_bytes(), &salt.to_le_bytes()]);
-    format!("{tuning_name}-{ordinal:03}-{:08x}", (hex ^ (hex >> 32)) as u32)
+    format!("{tuning_name}-{ordinal:03}-{:08x}", (hex ^ (hex >> 32)) & 0xffff_ffff)
 }
 
 /// FNV-1a over the concatenated parts, finished with a multiply-xorshift so that low bits mix (Fowler, Noll, Vo).
@@ -80,7 +80,10 @@ impl std::str::FromStr for AttemptId {
     fn from_str(text: &str) -> Result<Self, InvalidAttemptId> {
         let invalid = || InvalidAttemptId(text.to_owned());
         let (job, number) = text.split_once('-').ok_or_else(invalid)?;
-        Ok(Self { training_job: job.parse().map_err(|_| invalid())?, number: number.parse().map_err(|_| invalid())? })
+        let id =
+            Self { training_job: job.parse().map_err(|_| invalid())?, number: number.parse().map_err(|_| invalid())? };
+        // One text for one attempt: `+1` and `01` would be further names of the same folder.
+        if id.to_string() == text { Ok(id) } else { Err(invalid()) }
     }
 }
 
@@ -88,3 +91,64 @@ impl std::str::FromStr for AttemptId {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an attempt id")]
 pub struct InvalidAttemptId(pub String);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use uuid::Uuid;
+
+    use super::{AttemptId, Scope, name_key, training_job_name};
+
+    #[test]
+    fn ten_thousand_children_have_different_names_of_at_most_63_characters() {
+        let tuning = "a".repeat(32);
+        let names: HashSet<String> =
+            (1..=10_000).map(|ordinal| training_job_name(&tuning, Uuid::from_u128(7), ordinal, 0)).collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() <= 63));
+    }
+
+    #[test]
+    fn a_child_is_named_as_the_service_names_it() {
+        let name = training_job_name("My-Job", Uuid::from_u128(7), 1, 0);
+        let hex = name.strip_prefix("My-Job-001-").unwrap();
+        assert!(hex.len() == 8 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{name}");
+        assert!(training_job_name("j", Uuid::from_u128(7), 10_000, 0).starts_with("j-10000-"));
+    }
+
+    #[test]
+    fn a_job_created_again_names_its_children_otherwise() {
+        let all = |id: u128, salt| (1..=500).map(move |o| training_job_name("job", Uuid::from_u128(id), o, salt));
+        let names: HashSet<String> = (0..10).flat_map(|id| all(id, 0).chain(all(id, 1))).collect();
+        // Eight hex digits may meet by chance, so that a job tries again with another salt; not in these.
+        assert_eq!(names.len(), 10 * 2 * 500);
+        assert_eq!(
+            training_job_name("job", Uuid::from_u128(1), 1, 0),
+            training_job_name("job", Uuid::from_u128(1), 1, 0)
+        );
+    }
+
+    #[test]
+    fn arns_carry_the_name_in_lower_case() {
+        let scope = Scope { account: "000000000000".to_owned(), region: "us-east-1".to_owned() };
+        let arn = "arn:aws:sagemaker:us-east-1:000000000000:hyper-parameter-tuning-job/my-job";
+        assert_eq!(scope.tuning_job_arn("My-Job"), arn);
+        assert_eq!(scope.training_job_arn("T"), "arn:aws:sagemaker:us-east-1:000000000000:training-job/t");
+        assert_eq!(name_key("My-JOB"), "my-job");
+    }
+
+    #[test]
+    fn an_attempt_has_one_text() {
+        let id = AttemptId { training_job: Uuid::from_u128(0xabc), number: 12 };
+        let text = id.to_string();
+        assert_eq!(text, "00000000000000000000000000000abc-12");
+        assert_eq!(text.parse(), Ok(id));
+        for other in
+            ["", "-", "x-1", "../x-1", &text.to_uppercase(), &text.replace("-12", "-+12"), &text.replace("-12", "-012")]
+        {
+            assert!(other.parse::<AttemptId>().is_err(), "{other}");
+        }
+        assert!(format!("{}-1", Uuid::from_u128(5)).parse::<AttemptId>().is_err());
+    }
+}

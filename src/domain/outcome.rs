@@ -36,7 +36,7 @@ pub enum ExitCause {
         /// The signal's number.
         signal: i32,
     },
-    /// Stopped at the end of its StoppingCondition.
+    /// Stopped at the end of its `StoppingCondition`.
     Deadline,
     /// Stopped on request.
     Stopped,

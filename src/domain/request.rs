@@ -275,3 +275,49 @@ pub struct Tag {
     /// May be empty.
     pub value: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TuningRequest;
+    use crate::domain::status::{Direction, Scaling, Strategy};
+
+    #[test]
+    fn a_request_as_clients_send_it_is_read() {
+        let request: TuningRequest = serde_json::from_value(serde_json::json!({
+            "HyperParameterTuningJobName": "xgb-1",
+            "HyperParameterTuningJobConfig": {
+                "Strategy": "Random",
+                "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "validation:auc"},
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 3},
+                "ParameterRanges": {
+                    "ContinuousParameterRanges": [{"Name": "eta", "MinValue": "0", "MaxValue": "1"}]
+                },
+                "TrainingJobEarlyStoppingType": "Off",
+                "RandomSeed": 7
+            },
+            "TrainingJobDefinition": {
+                "StaticHyperParameters": {"rounds": "100"},
+                "AlgorithmSpecification": {
+                    "TrainingImage": "local/xgb:1",
+                    "TrainingInputMode": "File",
+                    "MetricDefinitions": [{"Name": "validation:auc", "Regex": "auc:([0-9.]+)"}]
+                },
+                "RoleArn": "arn:aws:iam::000000000000:role/any",
+                "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+                "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+                "StoppingCondition": {"MaxRuntimeInSeconds": 3600}
+            },
+            "Tags": [{"Key": "team", "Value": ""}]
+        }))
+        .unwrap();
+        assert_eq!((request.name.as_str(), request.config.strategy), ("xgb-1", Strategy::Random));
+        assert_eq!(request.config.objective.unwrap().direction, Direction::Maximize);
+        assert_eq!(request.config.random_seed, Some(7));
+        let ranges = request.config.parameter_ranges.unwrap();
+        assert_eq!(ranges.continuous.unwrap()[0].scaling(), Scaling::Auto);
+        assert!(ranges.integer.is_none());
+        let definition = request.training_job_definition.unwrap();
+        assert_eq!(definition.algorithm_specification.metric_definitions.unwrap()[0].regex, "auc:([0-9.]+)");
+        assert_eq!(definition.stopping_condition.max_runtime_in_seconds, Some(3600));
+    }
+}

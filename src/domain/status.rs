@@ -132,3 +132,34 @@ pub struct Transition {
     /// What the service would tell the user about it.
     pub message: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Direction, SecondaryStatus, Strategy, TrainingStatus, TuningStatus};
+
+    #[test]
+    fn texts_name_their_variants() {
+        for status in SecondaryStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(*status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        let error = "bayesian".parse::<Strategy>().unwrap_err();
+        assert_eq!(error.to_string(), "`bayesian` is not a Strategy");
+    }
+
+    #[test]
+    fn stopping_is_not_over() {
+        assert!(!TuningStatus::Stopping.is_terminal() && !TuningStatus::InProgress.is_terminal());
+        assert!(!TrainingStatus::Stopping.is_terminal() && !TrainingStatus::InProgress.is_terminal());
+        assert!(TuningStatus::Stopped.is_terminal() && TrainingStatus::Stopped.is_terminal());
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_better() {
+        for direction in Direction::ALL {
+            assert!(!direction.is_better(f64::NAN, 1.0) && !direction.is_better(1.0, f64::NAN));
+            assert!(!direction.is_better(1.0, 1.0));
+        }
+        assert!(Direction::Maximize.is_better(2.0, 1.0) && Direction::Minimize.is_better(1.0, 2.0));
+    }
+}

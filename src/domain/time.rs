@@ -17,7 +17,7 @@ impl Timestamp {
     /// Milliseconds from `earlier` to `self`; zero where the clock went backwards.
     #[must_use]
     pub fn since_ms(self, earlier: Timestamp) -> i64 {
-        (self.0 - earlier.0).max(0)
+        self.0.saturating_sub(earlier.0).max(0)
     }
 
     /// This time plus `ms` milliseconds, saturating.

@@ -8,7 +8,8 @@
 //! [`compile`] to find, which says the place in the user's own text.
 //!
 //! Differences that stay, each too small to refuse an expression for: `\s` leaves out the four separators U+001C to U+001F,
-//! `\w` takes in combining marks, and ignoring case knows Unicode's simple folding only.
+//! `\w` takes in combining marks, ignoring case knows Unicode's simple folding only, and where an expression as a whole
+//! matches nothing at a place (as `(.*?)` alone does), Python tries once more for something at the same place.
 
 use std::fmt::Write;
 

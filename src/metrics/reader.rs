@@ -14,7 +14,7 @@ const MOST: usize = 256;
 /// Bytes that a line's searches may look at: a bonus that lets lines of some kilobytes match anywhere, and some passes
 /// over longer ones.
 const BONUS: usize = 1 << 20;
-const PASSES: usize = 8;
+const PASSES: usize = 32;
 /// How closely the place of the last number is found by halving, and how far beyond it a match may look, in bytes.
 const NEAR: usize = 1024;
 const FAR: usize = 16 * 1024;

@@ -1,12 +1,28 @@
-//! Two drivers, one SQL text: the pools, the transaction, the write seam.
+//! Two drivers behind one handle: connecting, and the two ways in, `write` and `read`.
+//!
+//! Invariant: a write answers once it is committed durably or not at all there; a read sees one snapshot. Neither waits
+//! for ever. How each driver does it is in `sqlite` and `postgres`.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::store::error::StoreError;
+use crate::store::failpoint::{Failpoints, Moment};
+use crate::store::postgres::Postgres;
+use crate::store::query::sql;
+use crate::store::sqlite::Sqlite;
+use crate::store::tx::Tx;
 
 /// A boxed future that may borrow the transaction.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How long a transaction may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a migration may take.
+pub(super) const MIGRATION_PATIENCE: Duration = Duration::from_hours(1);
 
 /// Which queue a write waits in: when the queue is full, scheduling still gets in and API writes get `Busy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,24 +37,71 @@ pub enum WriteClass {
 
 /// A database: SQLite's file or a Postgres cluster. Clones share the pools.
 #[derive(Debug, Clone)]
-pub struct Db {}
+pub struct Db {
+    driver: Driver,
+    failpoints: Arc<Failpoints>,
+}
 
-/// A transaction of either driver.
-#[derive(Debug)]
-pub struct Tx<'c> {
-    _c: std::marker::PhantomData<&'c ()>,
+#[derive(Debug, Clone)]
+enum Driver {
+    Sqlite(Arc<Sqlite>),
+    Postgres(Arc<Postgres>),
 }
 
 impl Db {
     /// Connects to `sqlite://path` or `postgres://…`; creates the SQLite file where it is missing. Does not migrate.
     pub async fn connect(url: &str) -> Result<Db, StoreError> {
-        let _ = url;
-        todo!()
+        let failpoints = Arc::new(Failpoints::default());
+        let driver = match url.split_once("://") {
+            Some(("sqlite", path)) => Driver::Sqlite(Arc::new(Sqlite::connect(path, Arc::clone(&failpoints)).await?)),
+            Some(("postgres" | "postgresql", _)) => {
+                Driver::Postgres(Arc::new(Postgres::connect(url, Arc::clone(&failpoints)).await?))
+            }
+            other => {
+                let scheme = other.map_or(url, |(scheme, _)| scheme).to_owned();
+                return Err(StoreError::UnknownDatabase { scheme });
+            }
+        };
+        Ok(Db { driver, failpoints })
+    }
+
+    /// Makes this the only server on a SQLite file, for as long as any clone of this `Db` lives: `InUse` where another
+    /// one is. From then on the leases of other servers count as those of dead ones. Postgres is shared: nothing to do.
+    pub fn lock_exclusive(&self) -> Result<(), StoreError> {
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.lock_exclusive(),
+            Driver::Postgres(_) => Ok(()),
+        }
     }
 
     /// Brings the schema up to date, one server at a time.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        todo!()
+        let postgres = matches!(self.driver, Driver::Postgres(_));
+        self.write_within(MIGRATION_PATIENCE, WriteClass::Scheduling, move |tx| {
+            Box::pin(crate::store::migrations::apply(tx, postgres))
+        })
+        .await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|tx| {
+            Box::pin(async move { sql("asking whether it is there", "SELECT 1").execute(tx).await.map(|_| ()) })
+        })
+        .await
+    }
+
+    /// Finishes the writes that wait and closes every connection. Calls after that fail with `Closed`.
+    pub async fn close(&self) {
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.close().await,
+            Driver::Postgres(postgres) => postgres.close().await,
+        }
+    }
+
+    /// For tests: makes the `nth` write from now (1 is the next one) fail at `moment`.
+    pub fn fail_write(&self, nth: u64, moment: Moment) {
+        self.failpoints.arm(nth, moment);
     }
 
     /// Runs `work` in a transaction and returns once it is committed durably. An error rolls it back. The closure may
@@ -49,8 +112,19 @@ impl Db {
         E: From<StoreError> + Send + 'static,
         F: for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
-        let _ = (class, work);
-        todo!()
+        self.write_within(PATIENCE, class, work).await
+    }
+
+    async fn write_within<T, E, F>(&self, patience: Duration, class: WriteClass, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+    {
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.write(patience, class, work).await,
+            Driver::Postgres(postgres) => postgres.write(patience, class, work).await,
+        }
     }
 
     /// Runs `work` over one consistent snapshot, read-only.
@@ -60,7 +134,9 @@ impl Db {
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let _ = work;
-        todo!()
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.read(work).await,
+            Driver::Postgres(postgres) => postgres.read(work).await,
+        }
     }
 }

@@ -1,18 +1,60 @@
 //! Rows of `definitions`: written once, shared by the training jobs of one tuning job.
+//!
+//! Invariant: a definition lives as long as a tuning job or a training job refers to it.
 
 use uuid::Uuid;
 
+use crate::store::query::sql;
 use crate::store::rows::Definition;
 use crate::store::{StoreError, Tx};
 
 /// Inserts a definition.
 pub async fn insert(tx: &mut Tx<'_>, definition: &Definition) -> Result<(), StoreError> {
-    let _ = (tx, definition);
-    todo!()
+    sql(
+        "inserting a definition",
+        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(definition.id)
+    .bind(definition.tuning_job_name.as_ref())
+    .bind(&definition.document)
+    .bind(&definition.metric_definitions)
+    .bind(definition.objective.as_ref())
+    .execute(tx)
+    .await
+    .map(|_| ())
 }
 
 /// The definition of an id.
 pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<Definition>, StoreError> {
-    let _ = (tx, id);
-    todo!()
+    let row = sql(
+        "reading a definition",
+        "SELECT id, tuning_job_name, document, metric_definitions, objective FROM definitions WHERE id = $1",
+    )
+    .bind(id)
+    .optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut r = row.reader("definitions", "id, tuning_job_name, document, metric_definitions, objective");
+    Ok(Some(Definition {
+        id: r.parsed()?,
+        tuning_job_name: r.opt_text()?,
+        document: r.text()?,
+        metric_definitions: r.text()?,
+        objective: r.opt_text()?,
+    }))
+}
+
+/// Deletes a definition that nothing refers to any more.
+pub(super) async fn delete_unused(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
+    sql(
+        "deleting a definition",
+        "DELETE FROM definitions WHERE id = $1 \
+         AND NOT EXISTS (SELECT 1 FROM training_jobs WHERE definition_id = $1) \
+         AND NOT EXISTS (SELECT 1 FROM tuning_jobs WHERE definition_id = $1)",
+    )
+    .bind(id)
+    .execute(tx)
+    .await
+    .map(|_| ())
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between rows and values.
 
+use std::sync::Arc;
+
 /// A failed store call.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -28,6 +30,86 @@ pub enum StoreError {
         /// The row's key.
         row: String,
     },
+    /// A value that has no JSON form.
+    #[error("a document could not be written as JSON")]
+    Unstorable {
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A cursor that belongs to a list in another order.
+    #[error("the cursor does not belong to a list sorted by {sort_by}")]
+    WrongCursor {
+        /// The sort asked for.
+        sort_by: &'static str,
+    },
+    /// A sort that this list does not have.
+    #[error("this list cannot be sorted by {sort_by}")]
+    WrongSort {
+        /// The sort asked for.
+        sort_by: &'static str,
+    },
+    /// A database URL of an unknown kind.
+    #[error("`{scheme}` names no database: give sqlite://PATH or postgres://USER@HOST/NAME")]
+    UnknownDatabase {
+        /// What stands before `://`, or all of it where there is none.
+        scheme: String,
+    },
+    /// A Postgres URL that does not parse. Its text is not shown: it may hold a password.
+    #[error("the Postgres URL does not parse")]
+    InvalidUrl {
+        /// The cause.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The database file, or the lock beside it, cannot be opened.
+    #[error("{path} cannot be opened")]
+    File {
+        /// The file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another server holds the SQLite database.
+    #[error("another server is using {path}; stop it, or give this one a data directory of its own")]
+    InUse {
+        /// The database file.
+        path: String,
+    },
+    /// The schema is one that a later version wrote.
+    #[error("the database has schema version {found}, this program knows up to {known}: run a newer program")]
+    NewerSchema {
+        /// In the database.
+        found: i64,
+        /// In the program.
+        known: i64,
+    },
+    /// A migration that was applied is not the one that this program has.
+    #[error("migration {version} in the database is not the one in this program: the schema was changed by hand")]
+    ForeignSchema {
+        /// The migration.
+        version: i64,
+    },
+    /// A transaction took longer than it may; nothing of it remains.
+    #[error("the database did not finish within {seconds} s")]
+    TimedOut {
+        /// How long it was given.
+        seconds: u64,
+    },
+    /// The code of a write panicked; nothing of it remains.
+    #[error("the code of a write panicked")]
+    Panicked,
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// The transaction that held the write, with others, could not be committed; nothing of it remains.
+    #[error("the database failed while committing")]
+    Commit {
+        /// The cause, shared by the writes of the transaction.
+        #[source]
+        source: Arc<sqlx::Error>,
+    },
     /// The database's own error.
     #[error("the database failed while {doing}")]
     Database {
@@ -37,4 +119,31 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later with nothing changed but the database's condition.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy
+            | Self::TimedOut { .. }
+            | Self::Closed
+            | Self::InUse { .. }
+            | Self::Commit { .. }
+            | Self::Database { .. } => true,
+            Self::NameTaken { .. }
+            | Self::LeaseLost { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unstorable { .. }
+            | Self::WrongCursor { .. }
+            | Self::WrongSort { .. }
+            | Self::UnknownDatabase { .. }
+            | Self::InvalidUrl { .. }
+            | Self::File { .. }
+            | Self::NewerSchema { .. }
+            | Self::ForeignSchema { .. }
+            | Self::Panicked => false,
+        }
+    }
 }

@@ -1,19 +1,33 @@
 //! Rows of `metric_points`, and the reading position that commits with them.
+//!
+//! Invariant: points and position move in one transaction, so that what lies before the position is in and is never
+//! counted again. A series (metric, host) of a training job goes on across its attempts, and keeps at most [`KEPT`]
+//! points: every `stride`-th, and besides them the last, the least and the greatest. The stride doubles when the series
+//! is full, so that thinning costs O(1) a point.
+
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
+use crate::store::query::{Value, assembled, from_u64, pieces, placeholders, sql};
 use crate::store::rows::{MetricPoint, ReadPosition};
 use crate::store::{StoreError, Tx};
 
+/// The most points of one series.
+const KEPT: i64 = 10_000;
+
+/// Points kept whatever the stride: the last, the least, the greatest.
+const PINNED: i64 = 3;
+
 /// Where to go on reading a host's log.
 pub async fn position(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<ReadPosition, StoreError> {
-    let _ = (tx, attempt, host);
-    todo!()
+    Ok(read_position(tx, attempt, host, "").await?.unwrap_or_default())
 }
 
-/// Appends points and moves the reading position, in one step. Points already there are left as they are. Keeps at
-/// most 10,000 points per metric and training job, thinned evenly, the last and the best exact.
+/// Appends points and moves the reading position, in one step. Points before the position in force are left as they
+/// are; of several at one offset the last counts. Keeps at most 10,000 points per metric and training job, thinned
+/// evenly, the last and the best exact. Does nothing for an attempt that is gone.
 pub async fn append(
     tx: &mut Tx<'_>,
     attempt: AttemptId,
@@ -21,12 +35,264 @@ pub async fn append(
     points: &[MetricPoint],
     position: ReadPosition,
 ) -> Result<(), StoreError> {
-    let _ = (tx, attempt, host, points, position);
-    todo!()
+    let lock = tx.row_lock();
+    let before = match read_position(tx, attempt, host, lock).await? {
+        Some(before) => before,
+        None if add_host(tx, attempt, host).await? => ReadPosition::default(),
+        None => return Ok(()),
+    };
+    let mut fresh: BTreeMap<u32, BTreeMap<u64, MetricPoint>> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.offset >= before.offset && point.value.is_finite()) {
+        fresh.entry(point.definition).or_default().insert(point.offset, *point);
+    }
+    if !fresh.is_empty() {
+        let mut known = series_of(tx, attempt.training_job, host).await?;
+        for (definition, points) in fresh {
+            let series = known.remove(&definition);
+            extend(tx, attempt, host, definition, series, points.into_values().collect()).await?;
+        }
+    }
+    sql(
+        "moving a reading position",
+        "UPDATE hosts SET read_offset = $4, non_finite = $5 WHERE training_job_id = $1 AND attempt = $2 AND host = $3",
+    )
+    .bind(attempt.training_job)
+    .bind(attempt.number)
+    .bind(host)
+    .bind(from_u64(position.offset.max(before.offset)))
+    .bind(from_u64(position.non_finite.max(before.non_finite)))
+    .execute(tx)
+    .await
+    .map(|_| ())
 }
 
 /// All points of one metric of a training job on its first host, in order of attempt and offset.
 pub async fn curve(tx: &mut Tx<'_>, training_job: Uuid, definition: u32) -> Result<Vec<MetricPoint>, StoreError> {
-    let _ = (tx, training_job, definition);
-    todo!()
+    let rows = sql(
+        "reading a metric's curve",
+        "SELECT byte_offset, definition, read_at, value FROM metric_points \
+         WHERE training_job_id = $1 AND definition = $2 AND host = 0 ORDER BY attempt, byte_offset",
+    )
+    .bind(training_job)
+    .bind(definition)
+    .all(tx)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let mut r = row.reader("metric_points", "byte_offset, definition, read_at, value");
+            Ok(MetricPoint { offset: r.u64()?, definition: r.u32()?, time: r.time()?, value: r.real()? })
+        })
+        .collect()
+}
+
+async fn read_position(
+    tx: &mut Tx<'_>,
+    attempt: AttemptId,
+    host: u32,
+    lock: &str,
+) -> Result<Option<ReadPosition>, StoreError> {
+    let text = format!(
+        "SELECT read_offset, non_finite FROM hosts WHERE training_job_id = $1 AND attempt = $2 AND host = $3{lock}"
+    );
+    let args = vec![attempt.training_job.into(), attempt.number.into(), host.into()];
+    let row = assembled("reading a reading position", text, args).optional(tx).await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut r = row.reader("hosts", "read_offset, non_finite");
+    Ok(Some(ReadPosition { offset: r.u64()?, non_finite: r.u64()? }))
+}
+
+/// Adds the row of a host that is not the first; false where the attempt is gone.
+async fn add_host(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<bool, StoreError> {
+    let added = sql(
+        "adding a host",
+        "INSERT INTO hosts (training_job_id, attempt, host, read_offset, non_finite) \
+         SELECT training_job_id, number, CAST($3 AS BIGINT), 0, 0 FROM attempts \
+         WHERE training_job_id = $1 AND number = $2",
+    )
+    .bind(attempt.training_job)
+    .bind(attempt.number)
+    .bind(host)
+    .execute(tx)
+    .await?;
+    Ok(added > 0)
+}
+
+/// A row of `metric_series`.
+#[derive(Debug, Clone, Copy)]
+struct Series {
+    seen: i64,
+    stride: i64,
+    last: i64,
+    least: (i64, f64),
+    greatest: (i64, f64),
+}
+
+impl Series {
+    fn begun_by(point: &MetricPoint) -> Self {
+        Self { seen: 0, stride: 1, last: 0, least: (0, point.value), greatest: (0, point.value) }
+    }
+
+    /// Counts a point and returns its number.
+    fn count(&mut self, point: &MetricPoint) -> i64 {
+        let seq = self.seen;
+        self.seen += 1;
+        self.last = seq;
+        if point.value < self.least.1 {
+            self.least = (seq, point.value);
+        }
+        if point.value > self.greatest.1 {
+            self.greatest = (seq, point.value);
+        }
+        while (self.seen + self.stride - 1) / self.stride > KEPT - PINNED {
+            self.stride *= 2;
+        }
+        seq
+    }
+
+    fn pinned(&self) -> [i64; 3] {
+        [self.last, self.least.0, self.greatest.0]
+    }
+
+    fn keeps(&self, seq: i64) -> bool {
+        seq % self.stride == 0 || self.pinned().contains(&seq)
+    }
+}
+
+async fn series_of(tx: &mut Tx<'_>, training_job: Uuid, host: u32) -> Result<BTreeMap<u32, Series>, StoreError> {
+    const COLUMNS: &str = "definition, seen, stride, last_seq, least_seq, least_value, most_seq, most_value";
+    let rows = sql(
+        "reading the series of a training job",
+        "SELECT definition, seen, stride, last_seq, least_seq, least_value, most_seq, most_value FROM metric_series \
+         WHERE training_job_id = $1 AND host = $2",
+    )
+    .bind(training_job)
+    .bind(host)
+    .all(tx)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let mut r = row.reader("metric_series", COLUMNS);
+            let definition = r.u32()?;
+            let series = Series {
+                seen: r.int()?,
+                stride: r.int()?,
+                last: r.int()?,
+                least: (r.int()?, r.real()?),
+                greatest: (r.int()?, r.real()?),
+            };
+            Ok((definition, series))
+        })
+        .collect()
+}
+
+/// Adds points, in order and each at least once new, to a series.
+async fn extend(
+    tx: &mut Tx<'_>,
+    attempt: AttemptId,
+    host: u32,
+    definition: u32,
+    known: Option<Series>,
+    points: Vec<MetricPoint>,
+) -> Result<(), StoreError> {
+    let Some(first) = points.first() else { return Ok(()) };
+    let mut series = known.unwrap_or_else(|| Series::begun_by(first));
+    let numbered: Vec<(i64, MetricPoint)> = points.iter().map(|point| (series.count(point), *point)).collect();
+    if let Some(before) = known {
+        thin(tx, (attempt.training_job, definition, host), before, series).await?;
+    }
+    let kept: Vec<(i64, MetricPoint)> = numbered.into_iter().filter(|(seq, _)| series.keeps(*seq)).collect();
+    for piece in pieces(&kept) {
+        let text = format!(
+            "INSERT INTO metric_points (training_job_id, definition, host, attempt, byte_offset, seq, read_at, value) \
+             VALUES {} ON CONFLICT (training_job_id, definition, host, attempt, byte_offset) DO NOTHING",
+            placeholders(piece.len(), 8)
+        );
+        let args = piece.iter().flat_map(|(seq, point)| {
+            [
+                Value::from(attempt.training_job),
+                Value::from(definition),
+                Value::from(host),
+                Value::from(attempt.number),
+                from_u64(point.offset),
+                Value::from(*seq),
+                Value::from(point.time),
+                Value::from(point.value),
+            ]
+        });
+        assembled("storing metric points", text, args.collect()).execute(tx).await?;
+    }
+    keep_series(tx, (attempt.training_job, definition, host), series).await
+}
+
+/// Deletes what the series kept before and keeps no longer.
+async fn thin(
+    tx: &mut Tx<'_>,
+    (training_job, definition, host): (Uuid, u32, u32),
+    before: Series,
+    now: Series,
+) -> Result<(), StoreError> {
+    let pinned = now.pinned();
+    if now.stride != before.stride {
+        return sql(
+            "thinning a series",
+            "DELETE FROM metric_points WHERE training_job_id = $1 AND definition = $2 AND host = $3 \
+             AND seq % $4 <> 0 AND seq NOT IN ($5, $6, $7)",
+        )
+        .bind(training_job)
+        .bind(definition)
+        .bind(host)
+        .bind(now.stride)
+        .bind(pinned[0])
+        .bind(pinned[1])
+        .bind(pinned[2])
+        .execute(tx)
+        .await
+        .map(|_| ());
+    }
+    let unpinned = before.pinned().map(|seq| if now.keeps(seq) { -1 } else { seq });
+    if unpinned == [-1; 3] {
+        return Ok(());
+    }
+    sql(
+        "thinning a series",
+        "DELETE FROM metric_points WHERE training_job_id = $1 AND definition = $2 AND host = $3 \
+         AND seq IN ($4, $5, $6)",
+    )
+    .bind(training_job)
+    .bind(definition)
+    .bind(host)
+    .bind(unpinned[0])
+    .bind(unpinned[1])
+    .bind(unpinned[2])
+    .execute(tx)
+    .await
+    .map(|_| ())
+}
+
+async fn keep_series(
+    tx: &mut Tx<'_>,
+    (training_job, definition, host): (Uuid, u32, u32),
+    series: Series,
+) -> Result<(), StoreError> {
+    sql(
+        "keeping a series",
+        "INSERT INTO metric_series (training_job_id, definition, host, seen, stride, last_seq, least_seq, \
+         least_value, most_seq, most_value) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (training_job_id, definition, host) DO UPDATE SET seen = excluded.seen, \
+         stride = excluded.stride, last_seq = excluded.last_seq, least_seq = excluded.least_seq, \
+         least_value = excluded.least_value, most_seq = excluded.most_seq, most_value = excluded.most_value",
+    )
+    .bind(training_job)
+    .bind(definition)
+    .bind(host)
+    .bind(series.seen)
+    .bind(series.stride)
+    .bind(series.last)
+    .bind(series.least.0)
+    .bind(series.least.1)
+    .bind(series.greatest.0)
+    .bind(series.greatest.1)
+    .execute(tx)
+    .await
+    .map(|_| ())
 }

@@ -1,52 +1,156 @@
 //! Rows of `training_jobs`.
+//!
+//! Invariant: what a job was suggested from (ordinal, watermark, pending, values) is written once; a tuning job's jobs
+//! keep its id after it is deleted. A statement of the scheduler locks the tuning job's row before any of these.
 
 use uuid::Uuid;
 
-use crate::domain::names::Scope;
+use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TrainingStatus;
-use crate::store::rows::{ListQuery, Page, SortKey, TrainingJob};
+use crate::store::listing::{self, List, Listed};
+use crate::store::query::{Row, assembled, json, sql};
+use crate::store::rows::{ListQuery, Page, SortKey, SortValue, TrainingJob};
 use crate::store::{StoreError, Tx};
+
+/// Every column, in the order in which `Listed::read` reads and `insert` writes them.
+macro_rules! columns {
+    () => {
+        "id, account, region, name_key, name, tuning_job_id, definition_id, ordinal, watermark, pending, tuned, status, \
+         secondary, transitions, failure_reason, created_at, modified_at, started_at, ended_at, stop_requested_at, \
+         objective_status, objective_value, final_metrics, model_artifacts, attempts, observation"
+    };
+}
 
 /// Inserts a job; `NameTaken` where its name is used.
 pub async fn insert(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError> {
-    let _ = (tx, job);
-    todo!()
+    let inserted = sql(
+        "inserting a training job",
+        concat!(
+            "INSERT INTO training_jobs (",
+            columns!(),
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+             $21, $22, $23, $24, $25, $26) ON CONFLICT (account, region, name_key) DO NOTHING"
+        ),
+    )
+    .bind(job.id)
+    .bind(&job.scope.account)
+    .bind(&job.scope.region)
+    .bind(name_key(&job.name))
+    .bind(&job.name)
+    .bind(job.tuning_job_id)
+    .bind(job.definition_id)
+    .bind(job.ordinal)
+    .bind(job.watermark)
+    .bind(json(&job.pending)?)
+    .bind(json(&job.tuned)?)
+    .bind(job.status.as_str())
+    .bind(job.secondary.as_str())
+    .bind(json(&job.transitions)?)
+    .bind(job.failure_reason.as_ref())
+    .bind(job.created_at)
+    .bind(job.modified_at)
+    .bind(job.started_at)
+    .bind(job.ended_at)
+    .bind(job.stop_requested_at)
+    .bind(job.objective_status.as_str())
+    .bind(job.objective_value)
+    .bind(json(&job.final_metrics)?)
+    .bind(job.model_artifacts.as_ref())
+    .bind(job.attempts)
+    .bind(job.observation)
+    .execute(tx)
+    .await?;
+    if inserted == 0 { Err(StoreError::NameTaken { name: job.name.clone() }) } else { Ok(()) }
 }
 
 /// Whether a name is used, ignoring case.
 pub async fn name_exists(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<bool, StoreError> {
-    let _ = (tx, scope, name);
-    todo!()
+    let row = sql(
+        "looking for a training job's name",
+        "SELECT 1 FROM training_jobs WHERE account = $1 AND region = $2 AND name_key = $3",
+    )
+    .bind(&scope.account)
+    .bind(&scope.region)
+    .bind(name_key(name))
+    .optional(tx)
+    .await?;
+    Ok(row.is_some())
 }
 
 /// The job of a name, ignoring case.
 pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<TrainingJob>, StoreError> {
-    let _ = (tx, scope, name);
-    todo!()
+    let row = sql(
+        "finding a training job",
+        concat!("SELECT ", columns!(), " FROM training_jobs WHERE account = $1 AND region = $2 AND name_key = $3"),
+    )
+    .bind(&scope.account)
+    .bind(&scope.region)
+    .bind(name_key(name))
+    .optional(tx)
+    .await?;
+    row.as_ref().map(TrainingJob::read).transpose()
 }
 
 /// The job of an id.
 pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, StoreError> {
-    let _ = (tx, id);
-    todo!()
+    let row = sql("reading a training job", concat!("SELECT ", columns!(), " FROM training_jobs WHERE id = $1"))
+        .bind(id)
+        .optional(tx)
+        .await?;
+    row.as_ref().map(TrainingJob::read).transpose()
 }
 
 /// Locks the row until the end of the transaction and returns it.
 pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, StoreError> {
-    let _ = (tx, id);
-    todo!()
+    let text = format!(concat!("SELECT ", columns!(), " FROM training_jobs WHERE id = $1{}"), tx.row_lock());
+    let row = assembled("locking a training job", text, vec![id.into()]).optional(tx).await?;
+    row.as_ref().map(TrainingJob::read).transpose()
 }
 
 /// Writes every mutable column (all but identity and suggestion).
 pub async fn update(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError> {
-    let _ = (tx, job);
-    todo!()
+    sql(
+        "updating a training job",
+        "UPDATE training_jobs SET status = $2, secondary = $3, transitions = $4, failure_reason = $5, \
+         modified_at = $6, started_at = $7, ended_at = $8, stop_requested_at = $9, objective_status = $10, \
+         objective_value = $11, final_metrics = $12, model_artifacts = $13, attempts = $14, observation = $15 \
+         WHERE id = $1",
+    )
+    .bind(job.id)
+    .bind(job.status.as_str())
+    .bind(job.secondary.as_str())
+    .bind(json(&job.transitions)?)
+    .bind(job.failure_reason.as_ref())
+    .bind(job.modified_at)
+    .bind(job.started_at)
+    .bind(job.ended_at)
+    .bind(job.stop_requested_at)
+    .bind(job.objective_status.as_str())
+    .bind(job.objective_value)
+    .bind(json(&job.final_metrics)?)
+    .bind(job.model_artifacts.as_ref())
+    .bind(job.attempts)
+    .bind(job.observation)
+    .execute(tx)
+    .await
+    .map(|_| ())
 }
 
 /// Deletes a terminal job with its attempts, points, log index and tags; frees the name.
 pub async fn delete(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
-    let _ = (tx, id);
-    todo!()
+    let Some(job) = get(tx, id).await? else { return Ok(()) };
+    for text in [
+        "DELETE FROM metric_points WHERE training_job_id = $1",
+        "DELETE FROM metric_series WHERE training_job_id = $1",
+        "DELETE FROM log_segments WHERE training_job_id = $1",
+        "DELETE FROM hosts WHERE training_job_id = $1",
+        "DELETE FROM attempts WHERE training_job_id = $1",
+        "DELETE FROM training_jobs WHERE id = $1",
+    ] {
+        sql("deleting a training job", text).bind(id).execute(tx).await?;
+    }
+    super::tags::delete_all(tx, &job.scope.training_job_arn(&job.name)).await?;
+    super::definitions::delete_unused(tx, job.definition_id).await
 }
 
 /// A page of a scope's jobs.
@@ -55,8 +159,15 @@ pub async fn list(
     scope: &Scope,
     query: &ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, StoreError> {
-    let _ = (tx, scope, query);
-    todo!()
+    let list = List {
+        doing: "listing training jobs",
+        table: "training_jobs",
+        columns: columns!(),
+        owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
+        status_by_creation: true,
+        by_objective: false,
+    };
+    listing::page(tx, list, query).await
 }
 
 /// A page of a tuning job's jobs.
@@ -65,18 +176,91 @@ pub async fn list_of_tuning_job(
     tuning_job: Uuid,
     query: &ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, StoreError> {
-    let _ = (tx, tuning_job, query);
-    todo!()
+    let list = List {
+        doing: "listing a tuning job's training jobs",
+        table: "training_jobs",
+        columns: columns!(),
+        owner: vec![("tuning_job_id", tuning_job.into())],
+        status_by_creation: false,
+        by_objective: true,
+    };
+    listing::page(tx, list, query).await
 }
 
 /// A tuning job's jobs that are not over, by ordinal.
 pub async fn live(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<TrainingJob>, StoreError> {
-    let _ = (tx, tuning_job);
-    todo!()
+    let rows = sql(
+        "reading a tuning job's live training jobs",
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM training_jobs WHERE tuning_job_id = $1 AND status IN ('InProgress', 'Stopping', 'Deleting') \
+             ORDER BY ordinal"
+        ),
+    )
+    .bind(tuning_job)
+    .all(tx)
+    .await?;
+    rows.iter().map(TrainingJob::read).collect()
 }
 
 /// All of a tuning job's jobs, by ordinal: the study, when a server takes it over.
 pub async fn history(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<TrainingJob>, StoreError> {
-    let _ = (tx, tuning_job);
-    todo!()
+    let rows = sql(
+        "reading a tuning job's training jobs",
+        concat!("SELECT ", columns!(), " FROM training_jobs WHERE tuning_job_id = $1 ORDER BY ordinal"),
+    )
+    .bind(tuning_job)
+    .all(tx)
+    .await?;
+    rows.iter().map(TrainingJob::read).collect()
+}
+
+impl Listed for TrainingJob {
+    fn read(row: &Row) -> Result<Self, StoreError> {
+        let mut r = row.reader("training_jobs", columns!());
+        let id = r.parsed()?;
+        let scope = Scope { account: r.text()?, region: r.text()? };
+        let _name_key = r.text()?;
+        Ok(Self {
+            id,
+            scope,
+            name: r.text()?,
+            tuning_job_id: r.opt_parsed()?,
+            definition_id: r.parsed()?,
+            ordinal: r.u32()?,
+            watermark: r.u32()?,
+            pending: r.json()?,
+            tuned: r.json()?,
+            status: r.parsed()?,
+            secondary: r.parsed()?,
+            transitions: r.json()?,
+            failure_reason: r.opt_text()?,
+            created_at: r.time()?,
+            modified_at: r.time()?,
+            started_at: r.opt_time()?,
+            ended_at: r.opt_time()?,
+            stop_requested_at: r.opt_time()?,
+            objective_status: r.parsed()?,
+            objective_value: r.opt_real()?,
+            final_metrics: r.json()?,
+            model_artifacts: r.opt_text()?,
+            attempts: r.u32()?,
+            observation: r.opt_u32()?,
+        })
+    }
+
+    fn sort_value(&self, sort_by: SortKey) -> SortValue {
+        match sort_by {
+            SortKey::Name => SortValue::Text(self.name_key()),
+            SortKey::CreationTime => SortValue::Int(self.created_at.0),
+            SortKey::Status => SortValue::Text(self.status.as_str().to_owned()),
+            // A list in this order has no row without a value.
+            SortKey::FinalObjectiveMetricValue => SortValue::Real(self.objective_value.unwrap_or_default()),
+        }
+    }
+
+    fn name_key(&self) -> String {
+        name_key(&self.name)
+    }
 }

@@ -6,7 +6,6 @@
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::api::aws::decode::DecodeError;
 use crate::api::aws::validate::InvalidInput;
@@ -56,8 +55,8 @@ impl AwsError {
         )
     }
 
-    /// The answer to a use case's error. What is not the caller's fault is logged under the request's id.
-    pub fn from_app(error: &AppError, operation: &str, request_id: Uuid) -> Self {
+    /// The answer to a use case's error. What is not the caller's fault is logged.
+    pub fn from_app(error: &AppError, operation: &str) -> Self {
         let message = error.to_string();
         match error {
             AppError::Validation(_) => Self::validation(message),
@@ -66,7 +65,7 @@ impl AwsError {
             AppError::LimitExceeded(_) => Self::refused("ResourceLimitExceeded", message),
             AppError::Throttled => Self::refused("ThrottlingException", message),
             AppError::Internal(source) => {
-                tracing::error!(%request_id, operation, cause = chain(source.as_ref()), "a request failed");
+                tracing::error!(operation, cause = chain(source.as_ref()), "a request failed");
                 Self::internal()
             }
         }
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     async fn wire(error: AppError) -> String {
-        let response = AwsError::from_app(&error, "ListTags", Uuid::nil()).into_response();
+        let response = AwsError::from_app(&error, "ListTags").into_response();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 4096).await.unwrap();
         let header = |name: &HeaderName| parts.headers[name].to_str().unwrap().to_owned();

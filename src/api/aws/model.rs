@@ -235,9 +235,7 @@ fn bounds(schema: &Value, min: &str, max: &str) -> Bounds {
 fn pattern(schema: &Value, name: &str) -> Result<Option<Pattern>, ModelError> {
     let Some(anchored) = schema["pattern"].as_str() else { return Ok(None) };
     let bare = anchored.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(anchored);
-    // The service's `\d` and `\w` mean ASCII.
-    let ascii = anchored.replace(r"\d", "[0-9]").replace(r"\w", "[0-9A-Za-z_]");
-    let regex = Regex::new(&ascii)
+    let regex = Regex::new(anchored)
         .map_err(|e| ModelError { at: name.to_owned(), why: format!("has a pattern that cannot be read: {e}") })?;
     let published = text(&schema["x-published-pattern"]).unwrap_or_else(|| bare.to_owned());
     Ok(Some(Pattern { published, regex }))

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::api::aws::error::{AwsError, MEDIA_TYPE};
 use crate::api::aws::model::Model;
 use crate::api::aws::{Call, decode, sagemaker, signature, support, validate};
-use crate::api::{ApiSettings, Edge, RequestId};
+use crate::api::{ApiSettings, Edge};
 use crate::domain::names::Scope;
 
 /// What a client has for sending its body.
@@ -23,52 +23,49 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 const DRAINED_BYTES: usize = 8 << 20;
 
 /// Answers one request.
-pub(crate) async fn handle(
-    State(edge): State<Edge>,
-    Extension(RequestId(request_id)): Extension<RequestId>,
-    request: Request,
-) -> Response<Body> {
+pub(crate) async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let operation = operation(&parts.headers);
     let outcome = match &operation {
-        Ok(name) => answer(&edge, &parts.headers, body, name, request_id).await,
+        Ok(name) => answer(&edge, &parts.headers, body, name).await,
         Err(error) => Err(error.clone()),
     };
     let name = operation.as_deref().unwrap_or("unknown");
     match outcome {
         Ok(output) => {
-            tracing::debug!(%request_id, operation = name, "answered");
+            tracing::debug!(operation = name, "answered");
             success(&output)
         }
         Err(error) => {
-            tracing::debug!(%request_id, operation = name, code = error.code, "refused");
+            tracing::debug!(operation = name, code = error.code, "refused");
             error.into_response()
         }
     }
 }
 
-async fn answer(
-    edge: &Edge,
-    headers: &HeaderMap,
-    body: Body,
-    operation: &str,
-    request_id: uuid::Uuid,
-) -> Result<Value, AwsError> {
+async fn answer(edge: &Edge, headers: &HeaderMap, body: Body, operation: &str) -> Result<Value, AwsError> {
     let body = read_body(body, edge.settings.max_body_bytes).await?;
     let scope = scope(&edge.settings, headers)?;
+    if !sagemaker::OPERATIONS.contains(&operation) {
+        return Err(unknown_operation(operation));
+    }
+    let (mut input, raw) = decode::decode(&body)?;
+    check(operation, &input)?;
+    remove_nulls(&mut input);
+    let call = Call { app: &edge.app, scope, input, raw, tokens: &edge.tokens };
+    let outcome = sagemaker::dispatch(operation, call).await.ok_or_else(|| unknown_operation(operation))?;
+    outcome.map_err(|error| AwsError::from_app(&error, operation))
+}
+
+/// Checks a document against the service model and against what is supported of it.
+pub(crate) fn check(operation: &str, document: &Value) -> Result<(), AwsError> {
     let model = Model::builtin().map_err(|error| {
         tracing::error!(%error, "the service model cannot be read");
         AwsError::internal()
     })?;
-    let unknown = || unknown_operation(operation);
-    let input_shape = model.input(operation).ok_or_else(unknown)?;
-    let (mut input, raw) = decode::decode(&body)?;
-    validate::validate(model, input_shape, &input)?;
-    support::check(operation, &input).map_err(AwsError::validation)?;
-    remove_nulls(&mut input);
-    let call = Call { app: &edge.app, scope, input, raw, tokens: &edge.tokens };
-    let outcome = sagemaker::dispatch(operation, call).await.ok_or_else(unknown)?;
-    outcome.map_err(|error| AwsError::from_app(&error, operation, request_id))
+    let input = model.input(operation).ok_or_else(|| unknown_operation(operation))?;
+    validate::validate(model, input, document)?;
+    support::check(operation, document).map_err(AwsError::validation)
 }
 
 /// The account and region that a request speaks of.

@@ -106,22 +106,23 @@ impl Support {
 
     fn check(&self, operation: &str, document: &Value) -> Result<(), String> {
         let (mut unsupported, mut in_the_services_words) = (Vec::new(), Vec::new());
-        for field in self.fields(operation) {
-            let (entry, steps) = (&field.entry, field.steps.as_slice());
+        for Field { entry, steps, .. } in self.fields(operation).iter().filter(|field| field.entry.may_refuse()) {
             if let Some(instead) = &entry.refused {
-                find(steps, document, &mut String::new(), &mut |place, value| {
+                find(steps, document, &mut Vec::new(), &mut |items, value| {
                     if !is_empty(value) {
                         match &entry.says {
                             Some(text) => in_the_services_words.push(text.clone()),
-                            None => unsupported.push(format!("'{place}' is not supported yet. {instead}.")),
+                            None => {
+                                unsupported.push(format!("'{}' is not supported yet. {instead}.", place(steps, items)));
+                            }
                         }
                     }
                 });
             }
             if let Some(refused) = &entry.refuses {
-                find(steps, document, &mut String::new(), &mut |place, value| {
+                find(steps, document, &mut Vec::new(), &mut |items, value| {
                     if refused.refuses(value) {
-                        let (value, instead) = (quote::value(value), &refused.instead);
+                        let (place, value, instead) = (place(steps, items), quote::value(value), &refused.instead);
                         unsupported.push(format!("Value '{value}' at '{place}' is not supported yet. {instead}."));
                     }
                 });
@@ -171,6 +172,10 @@ impl Field {
 }
 
 impl Entry {
+    fn may_refuse(&self) -> bool {
+        self.refused.is_some() || self.refuses.is_some()
+    }
+
     /// One word, and a sentence about it.
     fn verdict(&self) -> (&'static str, String) {
         match (&self.acts, &self.stored, &self.refused) {
@@ -201,27 +206,33 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Calls `found` with each value at the path, and its place as messages write it.
-fn find(steps: &[Step], value: &Value, place: &mut String, found: &mut impl FnMut(&str, &Value)) {
-    let length = place.len();
+/// Calls `found` with each value at the path, and the index of the item at each list on the way.
+fn find(steps: &[Step], value: &Value, items: &mut Vec<usize>, found: &mut impl FnMut(&[usize], &Value)) {
     match steps {
-        [] => found(place, value),
+        [] => found(items, value),
         [Step::Member(name), rest @ ..] => {
             if let Some(member) = value.get(name) {
-                place.push_str(if length == 0 { "" } else { "." });
-                place.push_str(&camel(name));
-                find(rest, member, place, found);
+                find(rest, member, items, found);
             }
         }
         [Step::Items, rest @ ..] => {
             for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-                let _ = write!(place, ".{}.member", i + 1);
-                find(rest, item, place, found);
-                place.truncate(length);
+                items.push(i);
+                find(rest, item, items, found);
+                items.pop();
             }
         }
     }
-    place.truncate(length);
+}
+
+/// A path as messages write it.
+fn place(steps: &[Step], items: &[usize]) -> String {
+    let mut items = items.iter();
+    let part = |step: &Step| match step {
+        Step::Member(name) => camel(name),
+        Step::Items => format!("{}.member", items.next().map_or(0, |i| i + 1)),
+    };
+    steps.iter().map(part).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

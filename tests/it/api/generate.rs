@@ -87,8 +87,12 @@ impl Generator {
             "string" => match schema["pattern"].as_str() {
                 Some(pattern) => {
                     let whole = pattern.strip_prefix("^(?:").and_then(|p| p.strip_suffix(")$")).unwrap();
-                    let most = usize::try_from(schema["maxLength"].as_u64().unwrap_or(64)).unwrap();
-                    json!(self.text(whole).chars().take(most).collect::<String>())
+                    let most = schema["maxLength"].as_u64().unwrap_or(u64::MAX);
+                    let least = schema["minLength"].as_u64().unwrap_or(0);
+                    // The service's digits are ASCII ones.
+                    let whole = whole.replace("\\d", "[0-9]");
+                    let mut drawn = std::iter::repeat_with(|| self.text(&whole));
+                    json!(drawn.find(|text| (least..=most).contains(&(text.chars().count() as u64))).unwrap())
                 }
                 None => json!(self.text("[a-zü\"\\\\ ]{1,20}")),
             },

@@ -13,6 +13,7 @@ on_both_databases!(
     a_name_is_taken_in_any_case,
     what_breaks_a_rule_is_refused_and_nothing_stored,
     quotas_are_refused_in_the_services_words,
+    racing_creates_pass_neither_the_quota_nor_each_other,
     missing_jobs_are_named_as_the_service_names_them,
     a_tuning_job_stops_once,
     only_tuning_jobs_that_are_over_are_deleted,
@@ -97,6 +98,28 @@ async fn quotas_are_refused_in_the_services_words(engine: Engine) {
     assert!(text.contains("is 1 Tuning Jobs, with current utilization of 1 Tuning Jobs and a request delta of 1"));
     end(&app, "one", TuningStatus::Completed).await;
     app.ok("CreateHyperParameterTuningJob", &minimal("two")).await;
+}
+
+async fn racing_creates_pass_neither_the_quota_nor_each_other(engine: Engine) {
+    let quotas = Quotas { concurrent_tuning_jobs: 3, ..Quotas::default() };
+    let app = std::sync::Arc::new(TestApp::with_quotas(engine, quotas).await);
+    let create = |name: String| {
+        let app = std::sync::Arc::clone(&app);
+        tokio::spawn(async move { app.call("CreateHyperParameterTuningJob", &minimal(&name)).await })
+    };
+    let same: Vec<_> = (0..6).map(|_| create("same".into())).collect();
+    let others: Vec<_> = (0..8).map(|i| create(format!("job-{i}"))).collect();
+    let (mut created, mut codes) = (Vec::new(), Vec::new());
+    for (answer, list) in same.into_iter().map(|call| (call, 0)).chain(others.into_iter().map(|call| (call, 1))) {
+        let answer = answer.await.unwrap();
+        match answer.status {
+            200 => created.push(list),
+            _ => codes.push(answer.body["__type"].as_str().unwrap_or_default().to_owned()),
+        }
+    }
+    assert_eq!(created.len(), 3, "as many as the quota allows: {codes:?}");
+    assert!(created.iter().filter(|list| **list == 0).count() <= 1, "one name is one job");
+    assert!(codes.iter().all(|code| code == "ResourceInUse" || code == "ResourceLimitExceeded"), "{codes:?}");
 }
 
 async fn missing_jobs_are_named_as_the_service_names_them(engine: Engine) {

@@ -1,12 +1,19 @@
 //! The wire, byte by byte: what is refused before any operation, and what every answer carries.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tunesmith::api::aws::model::Model;
+use tunesmith::api::aws::sagemaker::OPERATIONS;
 use tunesmith::api::{self, ApiSettings, Readiness};
 
+use super::fixtures;
 use crate::support::app::TestApp;
 use crate::support::database::Engine;
+use crate::support::documents::{arbitrary, exchange, valid};
 
 const LIMIT: usize = 1 << 20;
 
@@ -186,25 +193,34 @@ async fn only_this_machine_and_no_web_page_gets_in() {
 }
 
 #[tokio::test]
-async fn the_region_is_the_credential_scopes() {
+async fn the_region_is_the_credential_scopes_and_a_setting_where_unsigned() {
     let served = Served::new().await;
-    let call = |credential: &str| {
-        let scheme = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=00");
-        let body = json!({"ResourceArn": "arn:aws:sagemaker:eu-west-1:123456789012:training-job/none"}).to_string();
+    let create = |credential: Option<&'static str>| {
         let served = &served;
         async move {
-            let headers =
-                [("host", "localhost"), ("x-amz-target", "SageMaker.ListTags"), ("authorization", scheme.as_str())];
+            let body = fixtures::minimal("same-name").to_string();
+            let target = ("x-amz-target", "SageMaker.CreateHyperParameterTuningJob");
+            let mut headers = vec![("host", "localhost"), target];
+            let scheme = format!(
+                "AWS4-HMAC-SHA256 Credential={}, SignedHeaders=host, Signature=00",
+                credential.unwrap_or_default()
+            );
+            if credential.is_some() {
+                headers.push(("authorization", &scheme));
+            }
             served.send("POST /", &headers, body.as_bytes()).await
         }
     };
-    call("AK/20260101/eu-west-1/sagemaker").await.error(400, "IncompleteSignatureException");
-    call("AK/20260101/EU/sagemaker/aws4_request").await.error(400, "IncompleteSignatureException");
-    call("AK/20260101/eu-west-1/s3/aws4_request").await.error(400, "InvalidSignatureException");
-    // Each region has its own resources, so the same ARN is answered differently.
-    let here = call("AK/20260101/eu-west-1/sagemaker/aws4_request").await;
-    let elsewhere = call("AK/20260101/us-east-1/sagemaker/aws4_request").await;
-    assert!(here.status == 400 && elsewhere.status == 400, "{here:?} {elsewhere:?}");
+    create(Some("AK/20260101/eu-west-1/sagemaker")).await.error(400, "IncompleteSignatureException");
+    create(Some("AK/20260101/EU/sagemaker/aws4_request")).await.error(400, "IncompleteSignatureException");
+    create(Some("AK/20260101/eu-west-1/s3/aws4_request")).await.error(400, "InvalidSignatureException");
+    // Names are unique per region, so the same one is free in each.
+    for (credential, region) in [(Some("AK/20260101/eu-west-1/sagemaker/aws4_request"), "eu-west-1"), (None, "local")] {
+        let answer = create(credential).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let arn = format!("arn:aws:sagemaker:{region}:123456789012:hyper-parameter-tuning-job/same-name");
+        assert!(answer.body.contains(&arn), "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -241,4 +257,28 @@ async fn a_log_is_asked_for_in_whole_numbers() {
     let text = served.get("/v1/training-jobs/a/log?offset=x").await.error(400, "ValidationException");
     assert_eq!(text, "The query parameter offset must be a byte offset, 0 or more.");
     served.get("/v1/training-jobs/none/log").await.error(400, "ValidationException");
+    for name in ["a%00b", "..%2F..", "%FF", "a_b"] {
+        served.get(&format!("/v1/training-jobs/{name}/log")).await.error(400, "ValidationException");
+    }
+}
+
+#[tokio::test]
+async fn no_document_makes_the_service_fail() {
+    let served = Served::new().await;
+    let model = Model::builtin().expect("the built-in model");
+    let mut runner = TestRunner::deterministic();
+    let mut draw = |strategy: &BoxedStrategy<Value>| strategy.new_tree(&mut runner).expect("a value").current();
+    let any = arbitrary().boxed();
+    for operation in OPERATIONS {
+        let input = valid(model, model.input(operation).expect("an operation of the model"));
+        for at in 0..12 {
+            let mut document = draw(&input);
+            // The first ones stand as they are; the others have one place exchanged.
+            if at >= 4 {
+                exchange(&mut document, at * 7 - 28, draw(&any));
+            }
+            let answer = served.call(operation, document.to_string().as_bytes()).await;
+            assert!(answer.status < 500, "{operation} {document}: {answer:?}");
+        }
+    }
 }

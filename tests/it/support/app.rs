@@ -73,7 +73,8 @@ impl TestApp {
         let router = api::router(app.clone(), settings(), readiness);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        let server =
+            tokio::spawn(async move { api::serve(listener, router, std::future::pending()).await.expect("it serves") });
         Self { app, executor, url, _folder: folder, _database: database, server }
     }
 

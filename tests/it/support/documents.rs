@@ -19,8 +19,8 @@ pub fn valid(model: &'static Model, id: ShapeId) -> BoxedStrategy<Value> {
             .map(|member| {
                 let value = valid(model, member.shape);
                 let name = member.name.clone();
-                let present = if member.required { 1.0 } else { 0.5 };
-                option::weighted(present, value).prop_map(move |value| Some((name.clone(), value?)))
+                let value = if member.required { value.prop_map(Some).boxed() } else { option::of(value).boxed() };
+                value.prop_map(move |value| Some((name.clone(), value?)))
             })
             .collect::<Vec<_>>()
             .prop_map(|members| Value::Object(members.into_iter().flatten().collect::<Map<_, _>>()))

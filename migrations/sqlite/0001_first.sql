@@ -1,0 +1,178 @@
+-- The first schema. Times are epoch milliseconds, documents JSON text, flags 0 or 1, ids UUID text; seeds are u64
+-- bits read as a signed number.
+
+CREATE TABLE definitions (
+    id                 TEXT NOT NULL CONSTRAINT definitions_pk PRIMARY KEY,
+    tuning_job_name    TEXT,
+    document           TEXT NOT NULL,
+    metric_definitions TEXT NOT NULL,
+    objective          TEXT
+);
+
+CREATE TABLE tuning_jobs (
+    account           TEXT NOT NULL,
+    region            TEXT NOT NULL,
+    name_key          TEXT NOT NULL,
+    id                TEXT NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE,
+    name              TEXT NOT NULL,
+    status            TEXT NOT NULL CONSTRAINT tuning_jobs_status_known CHECK
+        (status IN ('Completed', 'InProgress', 'Failed', 'Stopped', 'Stopping', 'Deleting', 'DeleteFailed')),
+    strategy          TEXT NOT NULL CONSTRAINT tuning_jobs_strategy_known CHECK
+        (strategy IN ('Bayesian', 'Random', 'Hyperband', 'Grid')),
+    definition_id     TEXT NOT NULL CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id),
+    seed              BIGINT NOT NULL,
+    max_jobs          BIGINT NOT NULL,
+    max_parallel      BIGINT NOT NULL,
+    max_runtime_ms    BIGINT,
+    created_at        BIGINT NOT NULL,
+    modified_at       BIGINT NOT NULL,
+    ended_at          BIGINT,
+    stop_requested_at BIGINT,
+    failure_reason    TEXT,
+    completed         BIGINT NOT NULL,
+    in_progress       BIGINT NOT NULL,
+    retryable_error   BIGINT NOT NULL,
+    non_retryable_error BIGINT NOT NULL,
+    stopped           BIGINT NOT NULL,
+    objective_succeeded BIGINT NOT NULL,
+    objective_pending BIGINT NOT NULL,
+    objective_failed  BIGINT NOT NULL,
+    best_id           TEXT,
+    best_value        DOUBLE PRECISION,
+    observed          BIGINT NOT NULL,
+    inserted          BIGINT NOT NULL,
+    not_improving     BIGINT NOT NULL,
+    exhausted         BIGINT NOT NULL CONSTRAINT tuning_jobs_exhausted_flag CHECK (exhausted IN (0, 1)),
+    lease_owner       TEXT,
+    lease_epoch       BIGINT NOT NULL,
+    request           TEXT NOT NULL,
+    CONSTRAINT tuning_jobs_pk PRIMARY KEY (account, region, name_key),
+    CONSTRAINT tuning_jobs_budget CHECK (inserted <= max_jobs),
+    CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))
+);
+CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
+CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
+CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (account, region, status, created_at, name_key);
+CREATE INDEX tuning_jobs_unfinished ON tuning_jobs (account, region)
+    WHERE status IN ('InProgress', 'Stopping', 'Deleting');
+
+CREATE TABLE training_jobs (
+    account           TEXT NOT NULL,
+    region            TEXT NOT NULL,
+    name_key          TEXT NOT NULL,
+    id                TEXT NOT NULL CONSTRAINT training_jobs_id_unique UNIQUE,
+    name              TEXT NOT NULL,
+    tuning_job_id     TEXT,
+    definition_id     TEXT NOT NULL CONSTRAINT training_jobs_definition_fk REFERENCES definitions (id),
+    ordinal           BIGINT NOT NULL,
+    watermark         BIGINT NOT NULL,
+    pending           TEXT NOT NULL,
+    tuned             TEXT NOT NULL,
+    status            TEXT NOT NULL CONSTRAINT training_jobs_status_known CHECK
+        (status IN ('InProgress', 'Completed', 'Failed', 'Stopping', 'Stopped', 'Deleting')),
+    secondary         TEXT NOT NULL,
+    transitions       TEXT NOT NULL,
+    failure_reason    TEXT,
+    created_at        BIGINT NOT NULL,
+    modified_at       BIGINT NOT NULL,
+    started_at        BIGINT,
+    ended_at          BIGINT,
+    stop_requested_at BIGINT,
+    objective_status  TEXT NOT NULL CONSTRAINT training_jobs_objective_status_known CHECK
+        (objective_status IN ('Succeeded', 'Pending', 'Failed')),
+    objective_value   DOUBLE PRECISION,
+    final_metrics     TEXT NOT NULL,
+    model_artifacts   TEXT,
+    attempts          BIGINT NOT NULL,
+    observation       BIGINT,
+    CONSTRAINT training_jobs_pk PRIMARY KEY (account, region, name_key),
+    CONSTRAINT training_jobs_ordinal_unique UNIQUE (tuning_job_id, ordinal)
+);
+CREATE INDEX training_jobs_by_creation ON training_jobs (account, region, created_at, name_key);
+CREATE INDEX training_jobs_by_status ON training_jobs (account, region, status, name_key);
+CREATE INDEX training_jobs_by_status_creation ON training_jobs (account, region, status, created_at, name_key);
+CREATE INDEX training_jobs_of_tuning_by_name ON training_jobs (tuning_job_id, name_key);
+CREATE INDEX training_jobs_of_tuning_by_creation ON training_jobs (tuning_job_id, created_at, name_key);
+CREATE INDEX training_jobs_of_tuning_by_status ON training_jobs (tuning_job_id, status, name_key);
+CREATE INDEX training_jobs_of_tuning_by_objective ON training_jobs (tuning_job_id, objective_value, name_key)
+    WHERE objective_value IS NOT NULL;
+CREATE INDEX training_jobs_by_definition ON training_jobs (definition_id);
+
+CREATE TABLE attempts (
+    training_job_id TEXT NOT NULL CONSTRAINT attempts_training_job_fk REFERENCES training_jobs (id),
+    number          BIGINT NOT NULL,
+    executor_id     TEXT NOT NULL,
+    state           TEXT NOT NULL CONSTRAINT attempts_state_known CHECK (state IN ('Inserted', 'Ended', 'Removed')),
+    handle          TEXT,
+    stop_requested  BIGINT NOT NULL CONSTRAINT attempts_stop_flag CHECK (stop_requested IN (0, 1)),
+    end_record      TEXT,
+    inserted_at     BIGINT NOT NULL,
+    CONSTRAINT attempts_pk PRIMARY KEY (training_job_id, number)
+);
+CREATE INDEX attempts_held ON attempts (executor_id, inserted_at) WHERE state <> 'Removed';
+
+CREATE TABLE hosts (
+    training_job_id TEXT NOT NULL,
+    attempt         BIGINT NOT NULL,
+    host            BIGINT NOT NULL,
+    read_offset     BIGINT NOT NULL,
+    non_finite      BIGINT NOT NULL,
+    CONSTRAINT hosts_pk PRIMARY KEY (training_job_id, attempt, host),
+    CONSTRAINT hosts_attempt_fk FOREIGN KEY (training_job_id, attempt) REFERENCES attempts (training_job_id, number)
+);
+
+-- How far each series of points has come and how it is thinned; last, least and most are kept whatever the stride.
+CREATE TABLE metric_series (
+    training_job_id TEXT NOT NULL,
+    definition      BIGINT NOT NULL,
+    host            BIGINT NOT NULL,
+    seen            BIGINT NOT NULL,
+    stride          BIGINT NOT NULL,
+    last_seq        BIGINT NOT NULL,
+    least_seq       BIGINT NOT NULL,
+    least_value     DOUBLE PRECISION NOT NULL,
+    most_seq        BIGINT NOT NULL,
+    most_value      DOUBLE PRECISION NOT NULL,
+    CONSTRAINT metric_series_pk PRIMARY KEY (training_job_id, definition, host)
+);
+
+CREATE TABLE metric_points (
+    training_job_id TEXT NOT NULL,
+    definition      BIGINT NOT NULL,
+    host            BIGINT NOT NULL,
+    attempt         BIGINT NOT NULL,
+    byte_offset     BIGINT NOT NULL,
+    seq             BIGINT NOT NULL,
+    read_at         BIGINT NOT NULL,
+    value           DOUBLE PRECISION NOT NULL,
+    CONSTRAINT metric_points_pk PRIMARY KEY (training_job_id, definition, host, attempt, byte_offset)
+) WITHOUT ROWID;
+
+CREATE TABLE log_segments (
+    training_job_id TEXT NOT NULL,
+    attempt         BIGINT NOT NULL,
+    host            BIGINT NOT NULL,
+    first_offset    BIGINT NOT NULL,
+    first_time      BIGINT NOT NULL,
+    bytes           BIGINT NOT NULL,
+    object_key      TEXT NOT NULL,
+    CONSTRAINT log_segments_pk PRIMARY KEY (training_job_id, attempt, host, first_offset)
+);
+
+CREATE TABLE tags (
+    arn       TEXT NOT NULL,
+    tag_key   TEXT NOT NULL,
+    tag_value TEXT NOT NULL,
+    CONSTRAINT tags_pk PRIMARY KEY (arn, tag_key)
+);
+
+CREATE TABLE servers (
+    id         TEXT NOT NULL CONSTRAINT servers_pk PRIMARY KEY,
+    beat_at    BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+
+CREATE TABLE server_settings (
+    setting       TEXT NOT NULL CONSTRAINT server_settings_pk PRIMARY KEY,
+    setting_value TEXT NOT NULL
+);
