@@ -106,29 +106,24 @@ impl Objects {
         .await
     }
 
-    /// Keeps a file of a finished log and returns its object key. The file is moved; keeping it again is harmless.
+    /// Keeps a file of a finished log and returns its object key. The file itself stays; keeping it again is harmless.
     pub async fn keep_log(&self, attempt: AttemptId, first_offset: u64, file: &Path) -> Result<String, ObjectsError> {
-        let (key, file) = (format!("{attempt}/{first_offset:020}"), file.to_owned());
-        let kept = Path::new(LOGS).join(&key);
+        let (key, kept, file) = (log_key(attempt, first_offset), log_path(attempt, first_offset), file.to_owned());
         let doing = format!("keeping the log {}", file.display());
         self.blocking(doing, move |tree| {
             let root = &tree.root.dir;
             let Some((parent, name)) = file.parent().zip(file.file_name()) else {
-                return Err(ErrorKind::NotFound.into());
+                return Err(ErrorKind::InvalidFilename.into());
             };
-            let moved = Dir::open_ambient_dir(parent, ambient_authority()).and_then(|from| {
-                root.create_dir_all(kept.parent().unwrap_or(Path::new(LOGS)))?;
-                match from.rename(name, root, &kept) {
-                    Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                        let mut source = from.open(name)?;
-                        tree::put(root, &kept, |out| io::copy(&mut source, out).map(drop))?;
-                        from.remove_file(name)
-                    }
-                    other => other,
+            let from = Dir::open_ambient_dir(parent, ambient_authority())?;
+            root.create_dir_all(kept.parent().unwrap_or(Path::new(LOGS)))?;
+            match from.hard_link(name, root, &kept) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+                // Another file system, or one without links.
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    let mut source = from.open(name)?;
+                    tree::put(root, &kept, |out| io::copy(&mut source, out).map(drop))
                 }
-            });
-            match moved {
-                Err(error) if error.kind() == ErrorKind::NotFound && root.is_file(&kept) => Ok(()),
                 other => other,
             }
         })
@@ -143,14 +138,16 @@ impl Objects {
         first_offset: u64,
         bytes: &[u8],
     ) -> Result<String, ObjectsError> {
-        let _ = (attempt, first_offset, bytes);
-        todo!()
+        let (key, kept, bytes) = (log_key(attempt, first_offset), log_path(attempt, first_offset), bytes.to_owned());
+        let keep = move |tree: &Tree| tree::put(&tree.root.dir, &kept, |out| io::Write::write_all(out, &bytes));
+        self.blocking(format!("keeping the log {key}"), keep).await?;
+        Ok(key)
     }
 
     /// Bytes of a kept log file from `from` on, at most `max_bytes`.
     pub async fn read_log(&self, key: &str, from: u64, max_bytes: usize) -> Result<Vec<u8>, ObjectsError> {
         let not_found = || ObjectsError::NotFound { uri: key.to_owned() };
-        let kept = log_path(key).ok_or_else(not_found)?;
+        let kept = kept_path(key).ok_or_else(not_found)?;
         let bytes = self.blocking(format!("reading the log {key}"), move |tree| {
             use std::io::{Read, Seek, SeekFrom};
             let mut file = match tree.root.dir.open(kept) {
@@ -187,12 +184,18 @@ impl Objects {
     }
 }
 
+fn log_key(attempt: AttemptId, first_offset: u64) -> String {
+    format!("{attempt}/{first_offset:020}")
+}
+
+fn log_path(attempt: AttemptId, first_offset: u64) -> PathBuf {
+    Path::new(LOGS).join(log_key(attempt, first_offset))
+}
+
 /// Where a kept log file is; none for a key that [`Objects::keep_log`] never returned.
-fn log_path(key: &str) -> Option<PathBuf> {
-    let (attempt, offset) = key.split_once('/')?;
-    let attempt: AttemptId = attempt.parse().ok()?;
-    let offset: u64 = offset.parse().ok()?;
-    Some(Path::new(LOGS).join(attempt.to_string()).join(format!("{offset:020}")))
+fn kept_path(key: &str) -> Option<PathBuf> {
+    let (attempt, first_offset) = key.split_once('/')?;
+    Some(log_path(attempt.parse().ok()?, first_offset.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -201,8 +201,10 @@ async fn logs_are_kept_out_of_every_bucket() {
     let file = s.dir.path().join("log-0");
     write(&file, "0123456789");
     let key = s.objects.keep_log(attempt, 0, &file).await.unwrap();
-    assert!(!file.exists());
     assert_eq!(s.objects.keep_log(attempt, 0, &file).await.unwrap(), key, "again is harmless");
+    fs::remove_file(&file).unwrap();
+    let remark = s.objects.keep_log_bytes(attempt, 10, b"a remark").await.unwrap();
+    assert_eq!(s.objects.read_log(&remark, 2, 100).await.unwrap(), b"remark");
     assert_eq!(s.objects.read_log(&key, 3, 4).await.unwrap(), b"3456");
     assert_eq!(s.objects.read_log(&key, 99, 4).await.unwrap(), b"");
     assert!(s.objects.stage("s3://.logs").await.is_err());

@@ -24,7 +24,7 @@ macro_rules! executor_suite {
     (@tests $harness:ident: $($test:ident),*) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            suite::$test(&mut $harness::start().await).await;
+            suite::$test(&mut $harness::start()).await;
         }
     )* };
 }

@@ -49,21 +49,21 @@ async fn told(h: &Harness, text: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_job_has_its_own_opt_ml_and_the_host_keeps_its_own() {
-    let before = std::fs::read_dir("/opt").map(|entries| entries.count());
-    let h = Harness::start().await;
+    let before = std::fs::read_dir("/opt").map(Iterator::count);
+    let h = Harness::start();
     assert_eq!(*h.executor.isolation(), Isolation::Private);
     let seen = told(&h, "cd /opt/ml; echo *; cat input/data/train/data.csv; echo x > model/x; ls /opt").await;
     assert_eq!(seen[..2], ["checkpoints input model output tmp", "rows"]);
     if let Ok(mut entries) = std::fs::read_dir("/opt/ml") {
         assert!(entries.next().is_none(), "an empty folder at most");
     } else {
-        assert_eq!(std::fs::read_dir("/opt").map(|entries| entries.count()).ok(), before.ok());
+        assert_eq!(std::fs::read_dir("/opt").map(Iterator::count).ok(), before.ok());
     }
 }
 
 #[tokio::test]
 async fn channels_are_read_only_and_single_files_are_shown() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let mut spec = script(
         "cd /opt/ml/input/data; for f in train/new train/data.csv one/data.csv; do \
          (echo x > $f) 2>/dev/null && echo wrote $f; done; cat one/data.csv",
@@ -80,7 +80,7 @@ async fn channels_are_read_only_and_single_files_are_shown() {
 async fn the_server_is_out_of_sight() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), "password\n").unwrap();
-    let h = Harness::with(|settings| settings.masked.push(secret.path().into())).await;
+    let h = Harness::with(|settings| settings.masked.push(secret.path().into()));
     let other = script("echo ready; until test -e /opt/ml/model/go; do sleep 0.01; done");
     h.executor.launch(&other).await.unwrap();
     line(&h.executor, other.id, "ready").await;
@@ -98,7 +98,7 @@ async fn the_server_is_out_of_sight() {
 
 #[tokio::test]
 async fn the_environment_is_the_contract_and_nothing_else() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let seen = told(&h, "env -0 | cut -z -d= -f1 | tr '\\0' '\\n' | grep -v '^SM_'").await;
     let mut names: Vec<&str> = seen.iter().map(String::as_str).collect();
     names.sort_unstable();
@@ -123,7 +123,7 @@ async fn the_environment_is_the_contract_and_nothing_else() {
 
 #[tokio::test]
 async fn privileges_are_gone() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let seen =
         told(&h, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -c; readlink /proc/self/fd/0")
             .await;
@@ -136,7 +136,7 @@ async fn privileges_are_gone() {
 #[tokio::test]
 async fn root_needs_consent_and_can_step_down() {
     let nobody = RunAs { uid: 65534, gid: 65534 };
-    let h = Harness::start().await;
+    let h = Harness::start();
     let mut settings = h.settings.clone();
     settings.allow_root = false;
     if !is_root() {
@@ -149,7 +149,7 @@ async fn root_needs_consent_and_can_step_down() {
     settings.run_as = Some(RunAs { uid: 0, gid: 0 });
     assert!(matches!(ProcessExecutor::open(settings), Err(OpenError::RootRefused)));
 
-    let h = Harness::with(|settings| (settings.allow_root, settings.run_as) = (false, Some(nobody))).await;
+    let h = Harness::with(|settings| (settings.allow_root, settings.run_as) = (false, Some(nobody)));
     let text = "id -u; id -g; id -G; echo x > $SM_MODEL_DIR/x && touch $TMPDIR/x ~/x; cat $SM_CHANNEL_TRAIN/data.csv; \
                 (echo x > /opt/ml/input/config/x) 2>/dev/null && echo wrote; mkdir $SM_MODEL_DIR/d; chmod 0 $SM_MODEL_DIR/d";
     assert_eq!(told(&h, text).await, ["65534", "65534", "65534", "rows"]);
@@ -160,7 +160,7 @@ async fn root_needs_consent_and_can_step_down() {
 
 #[tokio::test]
 async fn settings_that_cannot_work_are_refused() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let open = |change: &dyn Fn(&mut ProcessSettings)| {
         let mut settings = h.settings.clone();
         change(&mut settings);
@@ -188,8 +188,7 @@ async fn a_program_that_cannot_start_says_why() {
     let h = Harness::with(|settings| {
         settings.images = Images::new(vec![image]).unwrap();
         settings.working_dir = folder.path().into();
-    })
-    .await;
+    });
     let mut spec = script("");
     spec.image = "test/gone:1".into();
     h.executor.launch(&spec).await.unwrap();
@@ -237,17 +236,17 @@ fn attempt_folder(h: &impl ExecutorHarness, id: AttemptId) -> PathBuf {
 
 #[tokio::test]
 async fn an_attempt_is_lost_with_its_supervisor_and_nothing_of_it_runs_on() {
-    lose_the_supervisor(&Harness::start().await).await;
+    lose_the_supervisor(&Harness::start()).await;
 }
 
 #[tokio::test]
 async fn an_attempt_without_namespaces_is_lost_with_its_supervisor_too() {
-    lose_the_supervisor(&Plain::start().await).await;
+    lose_the_supervisor(&Plain::start()).await;
 }
 
 #[tokio::test]
 async fn a_start_that_a_dying_server_left_half_done_is_done() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let spec = script("echo started");
     let folder = attempt_folder(&h, spec.id);
     std::fs::create_dir_all(folder.join("ml/input/config")).unwrap();
@@ -260,7 +259,7 @@ async fn a_start_that_a_dying_server_left_half_done_is_done() {
 
 #[tokio::test]
 async fn the_deadline_is_kept_without_a_server() {
-    let mut h = Harness::start().await;
+    let mut h = Harness::start();
     let mut spec = script("echo ready; while true; do sleep 0.01; done");
     spec.max_runtime_ms = 300;
     h.executor.launch(&spec).await.unwrap();
@@ -274,8 +273,7 @@ async fn a_flood_is_cut_off_with_a_mark_and_never_blocks_the_program() {
     let h = Harness::with(|settings| {
         settings.max_log_bytes = 1 << 20;
         settings.segment_bytes = 256 << 10;
-    })
-    .await;
+    });
     let spec = script("yes 0123456789 | head -c 100000000; echo the end >&2; exit 3");
     h.executor.launch(&spec).await.unwrap();
     let exit = over(&h.executor, spec.id).await;
@@ -298,7 +296,7 @@ async fn a_flood_is_cut_off_with_a_mark_and_never_blocks_the_program() {
 
 #[tokio::test]
 async fn a_supervisor_is_not_to_be_started_by_hand() {
-    let h = Harness::start().await;
+    let h = Harness::start();
     let spec = script("true");
     h.executor.launch(&spec).await.unwrap();
     let before = over(&h.executor, spec.id).await;

@@ -10,7 +10,7 @@ use tunesmith::executor::{AttemptSpec, ChannelSpec, Executor, LogRecord, Observe
 use uuid::Uuid;
 
 /// No wait in these tests is longer; reaching it fails the test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One executor under test.
 pub(crate) trait ExecutorHarness {
@@ -55,7 +55,7 @@ pub(crate) async fn over(executor: &dyn Executor, id: AttemptId) -> Exit {
         match executor.observe(id).await.unwrap() {
             Observed::Exited(exit) => return exit,
             Observed::Running { .. } if Instant::now() < until => executor.changed(id, Duration::from_secs(1)).await,
-            other => panic!("the attempt is not over but {other:?}"),
+            other => unreachable!("the attempt is not over but {other:?}"),
         }
     }
 }
@@ -74,7 +74,7 @@ pub(crate) async fn line(executor: &dyn Executor, id: AttemptId, wanted: &str) {
         }
         offset = chunk.next_offset;
     }
-    panic!("no line {wanted:?} appeared");
+    unreachable!("no line {wanted:?} appeared");
 }
 
 /// The log from an offset on.
@@ -117,12 +117,12 @@ pub(crate) mod process {
 
     impl Harness {
         /// With the settings that tests share.
-        pub(crate) async fn start() -> Self {
-            Self::with(|_| {}).await
+        pub(crate) fn start() -> Self {
+            Self::with(|_| {})
         }
 
         /// With settings changed.
-        pub(crate) async fn with(change: impl FnOnce(&mut ProcessSettings)) -> Self {
+        pub(crate) fn with(change: impl FnOnce(&mut ProcessSettings)) -> Self {
             let scratch = TempDir::new().unwrap();
             let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"].map(str::to_owned).into();
             let images = vec![
@@ -156,8 +156,8 @@ pub(crate) mod process {
     pub(crate) struct Plain(pub(crate) Harness);
 
     impl Plain {
-        pub(crate) async fn start() -> Self {
-            Self(Harness::with(|settings| settings.isolate = false).await)
+        pub(crate) fn start() -> Self {
+            Self(Harness::with(|settings| settings.isolate = false))
         }
     }
 
