@@ -127,6 +127,8 @@ fn become_program(plan: &Plan, pipes: &Pipes) -> Report {
     };
     let prepared = || -> std::io::Result<(Stdio, Stdio)> {
         setsid()?;
+        // A mask outlives exec, and a program that cannot be asked to stop would only ever be killed.
+        awaited_signals().thread_unblock()?;
         Ok((pipes.stdout.try_clone()?.into(), pipes.stderr.try_clone()?.into()))
     };
     let (stdout, stderr) = match prepared() {
