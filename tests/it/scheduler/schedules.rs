@@ -175,8 +175,8 @@ async fn a_restarted_scheduler_goes_on_where_it_was(engine: Engine) {
 async fn the_same_seed_gives_the_same_run(engine: Engine) {
     let world = World::new(engine, loss_is_x).await;
     world.create(&request("first", 12, 1)).await;
-    world.create(&request("second", 12, 1)).await;
     world.finish("first", STEP).await;
+    world.create(&request("second", 12, 1)).await;
     world.finish("second", STEP).await;
     let tuned = async |name| world.training_jobs(name).await.into_iter().map(|j| j.tuned).collect::<Vec<_>>();
     assert_eq!(tuned("first").await, tuned("second").await);
