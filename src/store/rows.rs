@@ -254,7 +254,7 @@ pub enum SortValue {
 }
 
 /// What the three lists have in common.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListQuery<S, K> {
     /// The sort column.
     pub sort_by: K,
@@ -276,6 +276,23 @@ pub struct ListQuery<S, K> {
     pub limit: u32,
     /// Where to go on.
     pub after: Option<Cursor>,
+}
+
+impl<S, K: Default> Default for ListQuery<S, K> {
+    fn default() -> Self {
+        Self {
+            sort_by: K::default(),
+            descending: false,
+            status: None,
+            name_contains: None,
+            created_after: None,
+            created_before: None,
+            modified_after: None,
+            modified_before: None,
+            limit: 0,
+            after: None,
+        }
+    }
 }
 
 /// What a list of tuning or training jobs is sorted by.
