@@ -21,7 +21,7 @@ async fn steps(db: &Db, list: &'static (dyn Fn() -> List + Sync), query: Query) 
             rows.iter()
                 .map(|row| {
                     let mut reader = row.reader("plan", "id, parent, notused, detail");
-                    (reader.int()?, reader.int()?, reader.int()?);
+                    let _ids = (reader.int()?, reader.int()?, reader.int()?);
                     reader.text()
                 })
                 .collect()
@@ -98,8 +98,10 @@ async fn combinations_walk_an_index_to_their_bound() {
             ..Query::default()
         };
         let steps = steps(&db, &training, query).await;
-        let walk = steps.iter().find(|step| step.contains("SEARCH training_jobs USING INDEX")).unwrap();
-        assert!(walk.contains("account=? AND region=?"), "{steps:?}");
+        assert!(
+            steps.iter().any(|step| step.contains("INDEX") && step.contains("account=? AND region=? AND")),
+            "{steps:?}"
+        );
         // The page alone is sorted at last; the walk follows the index.
         assert!(steps.iter().filter(|step| step.contains("TEMP B-TREE FOR ORDER BY")).count() <= 1, "{steps:?}");
     }

@@ -4,7 +4,7 @@ use crate::store::query::sql;
 use crate::store::{BoxFuture, Db, StoreError, Tx, WriteClass};
 
 /// A row whose foreign key the database checks at the commit, or not.
-fn row(tx: &mut Tx<'_>, id: i64, broken: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+fn row<'t>(tx: &'t mut Tx<'_>, id: i64, broken: bool) -> BoxFuture<'t, Result<(), StoreError>> {
     Box::pin(async move {
         if broken {
             sql("deferring", "PRAGMA defer_foreign_keys = ON").execute(tx).await?;
