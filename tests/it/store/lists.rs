@@ -121,7 +121,7 @@ fn times(n: u32) -> (Timestamp, Timestamp) {
 }
 
 fn name(n: u32) -> String {
-    format!("{}{}-{n}", if n % 2 == 0 { "A" } else { "a" }, if n % 3 == 0 { "B" } else { "c" })
+    format!("{}{}-{n}", ["A", "a"][n as usize % 2], ["B", "c", "c"][n as usize % 3])
 }
 
 fn training_jobs_with_ties(tuning: Option<&TuningJob>, count: u32) -> Vec<TrainingJob> {

@@ -68,7 +68,8 @@ async fn an_error_rolls_back_its_own_write_alone(db: TestDb) {
 async fn a_panic_rolls_back_its_own_write_alone(db: TestDb) {
     let db = Arc::new(db);
     let panics = Arc::clone(&db);
-    let outcome = tokio::spawn(async move { panics.insert_then::<()>("bad", || panic!("on purpose")).await }).await;
+    let outcome =
+        tokio::spawn(async move { panics.insert_then::<()>("bad", || unreachable!("on purpose")).await }).await;
     // On Postgres it is the caller's own task that panics.
     assert!(matches!(outcome, Err(_) | Ok(Err(StoreError::Panicked))), "{outcome:?}");
     db.insert_then("good", || Ok(())).await.unwrap();
@@ -242,4 +243,41 @@ async fn a_full_queue_refuses_api_writes_and_serves_scheduling_first() {
     assert_eq!(order.first(), Some(&WriteClass::Scheduling));
     assert_eq!(order.last(), Some(&WriteClass::Metrics));
     assert_eq!(order.len(), 258);
+}
+
+#[tokio::test]
+async fn writes_that_deadlock_are_run_again() {
+    let db = TestDb::postgres().await;
+    let (one, two) = (tuning_job("one"), tuning_job("two"));
+    db.put(&one).await;
+    db.put(&two).await;
+    let both_hold_one = Arc::new(tokio::sync::Barrier::new(2));
+    let locks_both = |first: Uuid, second: Uuid| {
+        let barrier = Arc::clone(&both_hold_one);
+        let mut tries = 0;
+        db.write(move |tx| {
+            tries += 1;
+            let (tries, barrier) = (tries, Arc::clone(&barrier));
+            Box::pin(async move {
+                tuning_jobs::lock(tx, first).await?;
+                if tries == 1 {
+                    barrier.wait().await;
+                }
+                tuning_jobs::lock(tx, second).await?;
+                Ok(tries)
+            })
+        })
+    };
+    let (forth, back) = tokio::join!(locks_both(one.id, two.id), locks_both(two.id, one.id));
+    let mut tries = [forth.unwrap(), back.unwrap()];
+    tries.sort_unstable();
+    assert_eq!(tries, [1, 2], "the one that was in the way is run again");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_on() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://user@{}/x", silent.local_addr().unwrap());
+    let refused = Db::connect(&url).await;
+    assert!(matches!(refused, Err(StoreError::Database { doing: "connecting", .. })), "{refused:?}");
 }
