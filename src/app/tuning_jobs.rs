@@ -96,7 +96,7 @@ fn within(quota: &'static str, limit: u32, asked: u32) -> Result<(), AppError> {
 fn exceeded(what: &str, setting: &str, unit: &str, limit: u32, used: u32, asked: u32) -> AppError {
     AppError::LimitExceeded(format!(
         "The account-level service limit '{what}' is {limit} {unit}, with current utilization of {used} {unit} and a \
-         request delta of {asked} {unit}. Ask for less, or raise the quota {setting} in the server's configuration."
+         request delta of {asked} {unit}. Ask for less, or raise quotas.{setting} in the server's configuration."
     ))
 }
 

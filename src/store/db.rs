@@ -22,7 +22,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a migration may take.
-pub(super) const MIGRATION_PATIENCE: Duration = Duration::from_secs(3600);
+pub(super) const MIGRATION_PATIENCE: Duration = Duration::from_hours(1);
 
 /// Which queue a write waits in: when the queue is full, scheduling still gets in and API writes get `Busy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -173,9 +173,14 @@ async fn series_of(tx: &mut Tx<'_>, training_job: Uuid, host: u32) -> Result<BTr
         .map(|row| {
             let mut r = row.reader("metric_series", COLUMNS);
             let definition = r.u32()?;
-            let (seen, stride, last) = (r.int()?, r.int()?, r.int()?);
-            let (least, greatest) = ((r.int()?, r.real()?), (r.int()?, r.real()?));
-            Ok((definition, Series { seen, stride, last, least, greatest }))
+            let series = Series {
+                seen: r.int()?,
+                stride: r.int()?,
+                last: r.int()?,
+                least: (r.int()?, r.real()?),
+                greatest: (r.int()?, r.real()?),
+            };
+            Ok((definition, series))
         })
         .collect()
 }

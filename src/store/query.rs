@@ -175,24 +175,24 @@ impl Row {
         Reader { row: self, table, columns, at: 0 }
     }
 
-    fn int(&self, at: usize) -> Option<Option<i64>> {
+    fn int(&self, at: usize) -> Result<Option<i64>, sqlx::Error> {
         match self {
-            Self::Sqlite(row) => row.try_get(at).ok(),
-            Self::Postgres(row) => row.try_get(at).ok(),
+            Self::Sqlite(row) => row.try_get(at),
+            Self::Postgres(row) => row.try_get(at),
         }
     }
 
-    fn real(&self, at: usize) -> Option<Option<f64>> {
+    fn real(&self, at: usize) -> Result<Option<f64>, sqlx::Error> {
         match self {
-            Self::Sqlite(row) => row.try_get(at).ok(),
-            Self::Postgres(row) => row.try_get(at).ok(),
+            Self::Sqlite(row) => row.try_get(at),
+            Self::Postgres(row) => row.try_get(at),
         }
     }
 
-    fn text(&self, at: usize) -> Option<Option<String>> {
+    fn text(&self, at: usize) -> Result<Option<String>, sqlx::Error> {
         match self {
-            Self::Sqlite(row) => row.try_get(at).ok(),
-            Self::Postgres(row) => row.try_get(at).ok(),
+            Self::Sqlite(row) => row.try_get(at),
+            Self::Postgres(row) => row.try_get(at),
         }
     }
 }
@@ -211,7 +211,7 @@ impl Reader<'_> {
         StoreError::Inconsistent {
             table: self.table,
             column: self.columns.split(',').nth(at).map_or("?", str::trim),
-            row: self.row.text(0).flatten().unwrap_or_default(),
+            row: self.row.text(0).ok().flatten().unwrap_or_default(),
         }
     }
 
@@ -222,26 +222,26 @@ impl Reader<'_> {
     }
 
     pub(super) fn int(&mut self) -> Result<i64, StoreError> {
-        self.next(|row, at| row.int(at)?)
+        self.next(|row, at| row.int(at).ok()?)
     }
 
     pub(super) fn opt_int(&mut self) -> Result<Option<i64>, StoreError> {
-        self.next(Row::int)
+        self.next(|row, at| row.int(at).ok())
     }
 
     pub(super) fn u32(&mut self) -> Result<u32, StoreError> {
-        self.next(|row, at| u32::try_from(row.int(at)??).ok())
+        self.next(|row, at| u32::try_from(row.int(at).ok()??).ok())
     }
 
     pub(super) fn opt_u32(&mut self) -> Result<Option<u32>, StoreError> {
-        self.next(|row, at| match row.int(at)? {
+        self.next(|row, at| match row.int(at).ok()? {
             None => Some(None),
             Some(x) => u32::try_from(x).ok().map(Some),
         })
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, StoreError> {
-        self.next(|row, at| u64::try_from(row.int(at)??).ok())
+        self.next(|row, at| u64::try_from(row.int(at).ok()??).ok())
     }
 
     pub(super) fn flag(&mut self) -> Result<bool, StoreError> {
@@ -257,28 +257,28 @@ impl Reader<'_> {
     }
 
     pub(super) fn real(&mut self) -> Result<f64, StoreError> {
-        self.next(|row, at| row.real(at)?)
+        self.next(|row, at| row.real(at).ok()?)
     }
 
     pub(super) fn opt_real(&mut self) -> Result<Option<f64>, StoreError> {
-        self.next(Row::real)
+        self.next(|row, at| row.real(at).ok())
     }
 
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
-        self.next(|row, at| row.text(at)?)
+        self.next(|row, at| row.text(at).ok()?)
     }
 
     pub(super) fn opt_text(&mut self) -> Result<Option<String>, StoreError> {
-        self.next(Row::text)
+        self.next(|row, at| row.text(at).ok())
     }
 
     /// A text that spells a value: an enum's variant, an id.
     pub(super) fn parsed<T: FromStr>(&mut self) -> Result<T, StoreError> {
-        self.next(|row, at| row.text(at)??.parse().ok())
+        self.next(|row, at| row.text(at).ok()??.parse().ok())
     }
 
     pub(super) fn opt_parsed<T: FromStr>(&mut self) -> Result<Option<T>, StoreError> {
-        self.next(|row, at| match row.text(at)? {
+        self.next(|row, at| match row.text(at).ok()? {
             None => Some(None),
             Some(text) => text.parse().ok().map(Some),
         })
@@ -286,11 +286,11 @@ impl Reader<'_> {
 
     /// A JSON document.
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
-        self.next(|row, at| serde_json::from_str(&row.text(at)??).ok())
+        self.next(|row, at| serde_json::from_str(&row.text(at).ok()??).ok())
     }
 
     pub(super) fn opt_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
-        self.next(|row, at| match row.text(at)? {
+        self.next(|row, at| match row.text(at).ok()? {
             None => Some(None),
             Some(text) => serde_json::from_str(&text).ok().map(Some),
         })
@@ -310,14 +310,9 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 
 /// `($1, $2), ($3, $4)`: placeholders of `rows` rows of `width` columns.
 pub(super) fn placeholders(rows: usize, width: usize) -> String {
-    let mut text = String::new();
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..width {
-            let separator = if column == 0 { "" } else { ", " };
-            text.push_str(&format!("{separator}${}", row * width + column + 1));
-        }
-        text.push(')');
-    }
-    text
+    let row = |row: usize| {
+        let columns: Vec<String> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
+        format!("({})", columns.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }

@@ -10,6 +10,7 @@ use crate::domain::status::{
     AttemptState, ObjectiveStatus, SecondaryStatus, Strategy, TrainingStatus, Transition, TuningStatus,
 };
 use crate::domain::time::Timestamp;
+use crate::domain::transitions;
 
 /// `TrainingJobStatusCounters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,6 +159,37 @@ pub struct TrainingJob {
     pub attempts: u32,
     /// Its number in the order in which the tuning job's training jobs ended; none while it is not over.
     pub observation: Option<u32>,
+}
+
+impl TrainingJob {
+    /// Enters a secondary status, with what there is to add to the service's message.
+    pub fn enter(&mut self, status: SecondaryStatus, at: Timestamp, remark: Option<&str>) {
+        transitions::enter(&mut self.transitions, status, at, remark);
+        self.secondary = status;
+    }
+
+    /// Notes that an attempt was prepared and began to train; a job that is stopping goes on showing that.
+    pub fn began(&mut self, prepared_at: Option<Timestamp>, started_at: Option<Timestamp>) {
+        self.started_at = self.started_at.or(started_at);
+        if self.secondary == SecondaryStatus::Stopping {
+            return;
+        }
+        if let Some(at) = prepared_at.filter(|_| self.secondary != SecondaryStatus::Training) {
+            self.enter(SecondaryStatus::Starting, at, None);
+            self.enter(SecondaryStatus::Downloading, at, None);
+        }
+        if let Some(at) = started_at {
+            self.enter(SecondaryStatus::Training, at, None);
+        }
+    }
+
+    /// Notes that the job was asked to stop; how far that is belongs to the scheduler.
+    pub fn request_stop(&mut self, now: Timestamp) {
+        self.stop_requested_at = Some(now);
+        self.status = TrainingStatus::Stopping;
+        self.modified_at = now;
+        self.enter(SecondaryStatus::Stopping, now, None);
+    }
 }
 
 /// The last value of a metric.

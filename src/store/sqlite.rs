@@ -150,13 +150,11 @@ impl Sqlite {
             // Dropping the transaction ends it on the connection's way to the pool: nothing to wait for.
             work(&mut Tx::sqlite(&mut transaction, sole_server)).await
         };
-        match tokio::time::timeout(PATIENCE, once).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                conn.close_on_drop();
-                Err(StoreError::TimedOut { seconds: PATIENCE.as_secs() }.into())
-            }
-        }
+        let outcome = tokio::time::timeout(PATIENCE, once).await;
+        outcome.unwrap_or_else(|_| {
+            conn.close_on_drop();
+            Err(StoreError::TimedOut { seconds: PATIENCE.as_secs() }.into())
+        })
     }
 }
 

@@ -97,6 +97,6 @@ impl<'c> Tx<'c> {
 
 /// Whether another transaction was in the way: a serialization failure or a deadlock.
 pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }

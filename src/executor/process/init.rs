@@ -87,7 +87,8 @@ pub(super) fn run(plan: &Plan, pipes: Pipes) {
     let report = match start(plan, &pipes) {
         Ok(program) => {
             // The program alone holds the output from here on.
-            let Pipes { report, .. } = pipes;
+            let Pipes { report, stdout, stderr, life } = pipes;
+            drop((stdout, stderr, life));
             wait(program).send(&report);
             return;
         }

@@ -77,8 +77,12 @@ impl ProcessExecutor {
             std::fs::create_dir_all(dir).map_err(doing("making", dir))?;
         }
         let (isolation, sandbox) = probe(&settings);
-        let others_pass = sandbox.is_none() && settings.run_as.is_some();
-        let access = std::fs::Permissions::from_mode(if others_pass { 0o711 } else { 0o700 });
+        // A user of its own finds its folder along a path that others may pass, where it has no view of its own.
+        let stranger = settings.run_as.filter(|user| sandbox.is_none() && user.uid != 0);
+        if let Some(RunAs { uid, .. }) = stranger {
+            settings::check_passage(&settings.data_dir, uid)?;
+        }
+        let access = std::fs::Permissions::from_mode(if stranger.is_some() { 0o711 } else { 0o700 });
         std::fs::set_permissions(&attempts, access).map_err(doing("closing", &attempts))?;
         empty(&trash).map_err(doing("emptying", &trash))?;
         let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;

@@ -105,7 +105,13 @@ fn provide_root() -> Result<(), SandboxError> {
 fn bind(bind: &Bind) -> Result<(), SandboxError> {
     let (source, target) = (bind.source.as_path(), bind.target.as_path());
     let failed = || step::<nix::Error>(|| format!("showing {} as {}", source.display(), target.display()));
-    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE).map_err(failed())?;
+    let mount_source = |flags| mount(Some(source), target, NONE, flags, NONE);
+    match mount_source(MsFlags::MS_BIND) {
+        // In a user namespace a folder with mounts beneath it can only be shown with them.
+        Err(nix::Error::EINVAL) => mount_source(MsFlags::MS_BIND | MsFlags::MS_REC),
+        other => other,
+    }
+    .map_err(failed())?;
     if bind.read_only {
         // Flags of the source's own mount must be repeated: in a user namespace they are locked.
         let kept = statvfs(target).map_err(failed())?.flags();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: training programs run as root only where that was asked for in so many words.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::plan::RunAs;
@@ -74,6 +75,15 @@ impl ProcessSettings {
     }
 }
 
+/// Sees that another user can pass through every folder down to `path`.
+pub(super) fn check_passage(path: &Path, uid: u32) -> Result<(), OpenError> {
+    let others_pass = |folder: &Path| folder.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
+    match path.ancestors().find(|folder| !others_pass(folder)) {
+        Some(folder) => Err(OpenError::NoPassage { uid, folder: folder.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Whether attempts are kept apart from each other and from the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Isolation {
@@ -101,6 +111,15 @@ pub enum OpenError {
     /// `/opt/ml` and what is hidden overlap.
     #[error("{} cannot be hidden from jobs: it overlaps with /opt/ml, where they find their data", .0.display())]
     MasksContract(PathBuf),
+    /// Without namespaces another user must find its folder by the data directory's own path.
+    #[error("user {uid} cannot reach its folders within {}: the kernel forbids namespaces, so let others pass \
+             through there (chmod o+x), or do not set `run_as`", .folder.display())]
+    NoPassage {
+        /// The user of `run_as`.
+        uid: u32,
+        /// The folder that stops it.
+        folder: PathBuf,
+    },
     /// Something that programs need lies in what they must not see.
     #[error("jobs cannot reach {}: it is within {}, which is hidden from them", what.display(), by.display())]
     Masked {

@@ -113,6 +113,7 @@ fn probe(user_namespace: bool) -> ExitCode {
 fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Result<Exit> {
     setsid().or_else(|error| if error == nix::Error::EPERM { Ok(Pid::this()) } else { Err(error) })?;
     umask(Mode::from_bits_truncate(0o022));
+    keep_descriptors_from_programs();
     prctl::set_child_subreaper(true)?;
     init::awaited_signals().thread_block()?;
     let plan: Plan = serde_json::from_slice(&std::fs::read(folder.plan())?)?;
@@ -137,8 +138,21 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     }
     let (first, output) = start(&plan)?;
     let mut attempt = Attempt { folder, clock, plan: &plan, control, first, output, log, stopping: None };
-    let report = attempt.watch()?;
-    Ok(attempt.exit(started_at, report))
+    let watched = attempt.watch();
+    if watched.is_err() {
+        // Nothing may run on behind an exit record.
+        attempt.kill();
+    }
+    attempt.end();
+    Ok(attempt.exit(started_at, watched?))
+}
+
+/// Whatever the server was itself started with must not reach a training program.
+#[expect(unsafe_code, reason = "there is no safe way to mark descriptors that nobody here owns")]
+fn keep_descriptors_from_programs() {
+    // SAFETY: this closes nothing; it sets a flag that acts when another program is started. Where the kernel is too old
+    // for the flag nothing happens.
+    unsafe { nix::libc::close_range(3, u32::MAX, nix::libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
 }
 
 /// The reading ends of the pipes.
@@ -190,7 +204,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Reads output and keeps times until the first process is gone and with it everything.
+    /// Reads output and keeps times until the first process has reported and is going.
     fn watch(&mut self) -> io::Result<Option<Report>> {
         let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
         let mut report = Vec::new();
@@ -225,13 +239,17 @@ impl Attempt<'_> {
                 }
             }
         }
-        // In a process namespace it is gone only after everything else; without one the rest is ended here.
+        Ok(Report::parse(&report))
+    }
+
+    /// Waits until nothing of the attempt runs any more, and reads what it left in the pipes.
+    fn end(&mut self) {
+        // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
         let _ = waitpid(self.first, None);
         if self.plan.sandbox.is_none() {
             strays::end_children();
         }
-        self.drain(&mut buffer);
-        Ok(Report::parse(&report))
+        self.drain(&mut vec![0; 64 << 10]);
     }
 
     /// Waits for any of: a report, a request, stdout, stderr.

@@ -13,6 +13,7 @@ on_both_databases!(
     every_accepted_member_comes_back,
     whatever_the_model_allows_comes_back,
     defaults_and_additions_are_there_for_a_minimal_request,
+    null_members_are_absent_ones,
     times_counters_and_the_best_job_are_shown,
     a_deleted_best_job_is_left_out,
     a_training_job_shows_what_clients_read,
@@ -177,6 +178,22 @@ async fn defaults_and_additions_are_there_for_a_minimal_request(engine: Engine) 
     assert_eq!(definition["EnableManagedSpotTraining"], false);
     assert!(definition.get("CheckpointConfig").is_none());
     assert!(shown.get("BestTrainingJob").is_none());
+}
+
+async fn null_members_are_absent_ones(engine: Engine) {
+    let app = TestApp::new(engine).await;
+    let mut request = minimal("tune");
+    request["HyperParameterTuningJobConfig"]["RandomSeed"] = Value::Null;
+    request["HyperParameterTuningJobConfig"]["ParameterRanges"]["IntegerParameterRanges"] = Value::Null;
+    request["TrainingJobDefinition"]["CheckpointConfig"] = Value::Null;
+    request["TrainingJobDefinition"]["StoppingCondition"]["MaxRuntimeInSeconds"] = Value::Null;
+    app.ok("CreateHyperParameterTuningJob", &request).await;
+    let mut shown = describe(&app, "tune").await;
+    app.ok("CreateHyperParameterTuningJob", &minimal("other")).await;
+    let mut other = describe(&app, "other").await;
+    for member in ["HyperParameterTuningJobConfig", "TrainingJobDefinition"] {
+        assert_eq!(shown[member].take(), other[member].take());
+    }
 }
 
 async fn times_counters_and_the_best_job_are_shown(engine: Engine) {

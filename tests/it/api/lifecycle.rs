@@ -1,8 +1,11 @@
 //! Create, stop, delete: what is refused, in which words, and what stays.
 
 use serde_json::{Value, json};
+use tunesmith::api::aws::support;
 use tunesmith::app::Quotas;
-use tunesmith::domain::status::TuningStatus;
+use tunesmith::domain::space::{Parameter, Range, Space};
+use tunesmith::domain::status::{Direction, Strategy, TuningStatus};
+use tunesmith::search::{self, Study};
 
 use super::fixtures::{completed, end, insert, minimal, stored, training};
 use crate::support::app::{START, TestApp};
@@ -31,6 +34,28 @@ fn training_job(name: &str) -> Value {
 
 async fn status(app: &TestApp, name: &str) -> Value {
     app.ok("DescribeHyperParameterTuningJob", &job(name)).await["HyperParameterTuningJobStatus"].take()
+}
+
+/// A strategy is either refused by name or served by the search: never accepted and then left standing.
+#[test]
+fn the_strategies_accepted_are_those_that_the_search_has() {
+    let range = Range::Categorical { values: vec!["a".into(), "b".into()] };
+    for strategy in Strategy::ALL {
+        let study = Study {
+            space: Space { parameters: vec![Parameter { name: "kind".into(), range: range.clone() }] },
+            direction: Direction::Minimize,
+            strategy: *strategy,
+            seed: 1,
+            definition: 0,
+            budget: 2,
+            trials: Vec::new(),
+            parents: Vec::new(),
+        };
+        let mut request = minimal("tune");
+        request["HyperParameterTuningJobConfig"]["Strategy"] = json!(strategy.as_str());
+        let accepted = support::check("CreateHyperParameterTuningJob", &request).is_ok();
+        assert_eq!(accepted, search::suggest(&study, 1, 1).is_ok(), "{strategy}");
+    }
 }
 
 async fn create_answers_the_arn_and_keeps_the_request_as_it_came(engine: Engine) {

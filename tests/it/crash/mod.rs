@@ -1,1 +1,204 @@
-//! Placeholder until its branch lands.
+//! The server killed without warning in the middle of a tuning job, and its supervisors too: nothing is lost, nothing is
+//! started twice, and what ran goes on.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::support::database::{Engine, FreshDatabase};
+use crate::support::server::ServerProcess;
+
+/// How long a test waits for something that must happen.
+const BOUND: Duration = Duration::from_mins(2);
+
+/// Notes its start, prints five epochs over half a second, and ends with its `x` as the loss.
+const PROGRAM: &str = r#"
+echo "$TRAINING_JOB_NAME" >> starts
+x=$(sed 's/.*"x" *: *"\([^"]*\)".*/\1/' /opt/ml/input/config/hyperparameters.json)
+for epoch in 1 2 3 4 5; do echo "epoch $epoch"; sleep 0.1; done
+echo "loss=$x;"
+"#;
+
+struct Place {
+    folder: tempfile::TempDir,
+    database: FreshDatabase,
+}
+
+impl Place {
+    async fn new(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("train.sh"), PROGRAM).unwrap();
+        std::fs::write(folder.path().join("starts"), "").unwrap();
+        let config = "max_running = 4\n[process]\nallow_root = true\n\
+                      [[images]]\nname = \"local/epochs:1\"\ncommand = [\"/bin/sh\", \"train.sh\"]\n";
+        std::fs::write(folder.path().join("tunesmith.toml"), config).unwrap();
+        Self { folder, database: FreshDatabase::new(engine).await }
+    }
+
+    fn serve(&self) -> ServerProcess {
+        let config = self.folder.path().join("tunesmith.toml");
+        ServerProcess::start(&config, &self.folder.path().join("data"), Some(&self.database.url))
+    }
+
+    /// The names of the training jobs that started, in order.
+    fn starts(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder.path().join("starts")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+fn call(server: &ServerProcess, operation: &str, input: &Value) -> Value {
+    let mut answer = ureq::post(format!("{}/", server.url))
+        .header("X-Amz-Target", format!("SageMaker.{operation}"))
+        .content_type("application/x-amz-json-1.1")
+        .send(input.to_string())
+        .unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
+}
+
+fn create(server: &ServerProcess, name: &str, jobs: u32, retries: Option<u32>) {
+    let mut request = json!({
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": 4},
+            "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {
+                "TrainingImage": "local/epochs:1", "TrainingInputMode": "File",
+                "MetricDefinitions": [
+                    {"Name": "loss", "Regex": "loss=([^;]+);"}, {"Name": "epoch", "Regex": "epoch ([0-9]+)"}
+                ]
+            },
+            "RoleArn": "arn:aws:iam::000000000000:role/service",
+            "OutputDataConfig": {"S3OutputPath": "s3://bucket/output"},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 600}
+        }
+    });
+    if let Some(retries) = retries {
+        request["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": retries});
+    }
+    call(server, "CreateHyperParameterTuningJob", &request);
+}
+
+fn describe(server: &ServerProcess, name: &str) -> Value {
+    call(server, "DescribeHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": name}))
+}
+
+/// Looks until the tuning job is over.
+fn finish(server: &ServerProcess, name: &str) -> Value {
+    let mut last = Value::Null;
+    until(&format!("{name} is over"), || {
+        last = describe(server, name);
+        last["HyperParameterTuningJobStatus"] != "InProgress"
+    });
+    last
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < BOUND, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn training_jobs(server: &ServerProcess, name: &str) -> Vec<Value> {
+    let input = json!({"HyperParameterTuningJobName": name, "MaxResults": 100});
+    let listed = call(server, "ListTrainingJobsForHyperParameterTuningJob", &input);
+    listed["TrainingJobSummaries"].as_array().unwrap().clone()
+}
+
+fn killed_and_restarted_it_finishes_exactly(place: &Place) {
+    let mut server = place.serve();
+    create(&server, "forty", 40, None);
+    for kills in 1..=5 {
+        until("more have started", || place.starts().len() >= kills * 6);
+        server.signal(Signal::SIGKILL);
+        server.wait();
+        server = place.serve();
+    }
+    let job = finish(&server, "forty");
+    assert_eq!(job["HyperParameterTuningJobStatus"], "Completed", "{job}");
+    assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 40, "{job}");
+    let starts = place.starts();
+    let names: BTreeSet<&String> = starts.iter().collect();
+    assert_eq!((starts.len(), names.len()), (40, 40), "started twice, or not at all");
+    let jobs = training_jobs(&server, "forty");
+    assert_eq!(jobs.len(), 40);
+    for summary in &jobs {
+        let name = summary["TrainingJobName"].as_str().unwrap();
+        let (x, loss) = (
+            &summary["TunedHyperParameters"]["x"],
+            summary["FinalHyperParameterTuningJobObjectiveMetric"]["Value"].as_f64().unwrap(),
+        );
+        // The API's metric values are single-precision on the wire of some clients; ours are the text's own number.
+        assert_eq!(x.as_str().unwrap().parse::<f64>().unwrap().to_bits(), loss.to_bits(), "{name}");
+        let (status, log) = server.get(&format!("/v1/training-jobs/{name}/log"));
+        assert_eq!(status, 200);
+        for epoch in 1..=5 {
+            assert!(log.contains(&format!("epoch {epoch}")), "{name} lost a part of its log: {log}");
+        }
+    }
+}
+
+/// The supervisors that run now beneath a data directory.
+fn supervisors(data_dir: &Path) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let beneath = |pid: &i32| {
+        let command = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
+        let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        let folder = data_dir.to_str().unwrap().as_bytes();
+        words.get(1) == Some(&b"supervise".as_slice()) && words.get(2).is_some_and(|word| word.starts_with(folder))
+    };
+    pids.filter(beneath).map(Pid::from_raw).collect()
+}
+
+fn a_killed_supervisor_is_an_infrastructure_fault(place: &Place) {
+    let server = place.serve();
+    create(&server, "unretried", 1, None);
+    until("it has started", || place.starts().len() == 1);
+    let data_dir = place.folder.path().join("data");
+    until("it is supervised", || !supervisors(&data_dir).is_empty());
+    for pid in supervisors(&data_dir) {
+        kill(pid, Signal::SIGKILL).unwrap_or_default();
+    }
+    let job = finish(&server, "unretried");
+    assert_eq!(job["TrainingJobStatusCounters"]["RetryableError"], 1, "{job}");
+    let failed = &training_jobs(&server, "unretried")[0];
+    let reason = failed["FailureReason"].as_str().unwrap();
+    assert!(reason.starts_with("InternalServerError: "), "{reason}");
+
+    create(&server, "retried", 1, Some(1));
+    until("the next has started", || place.starts().len() == 2);
+    until("it is supervised", || !supervisors(&data_dir).is_empty());
+    for pid in supervisors(&data_dir) {
+        kill(pid, Signal::SIGKILL).unwrap_or_default();
+    }
+    let job = finish(&server, "retried");
+    assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 1, "{job}");
+    assert_eq!(place.starts().len(), 3, "one further attempt");
+}
+
+macro_rules! on_both_databases {
+    ($($test:ident),+ $(,)?) => {
+        mod sqlite { $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() { super::$test(&super::Place::new(super::Engine::Sqlite).await); })+ }
+        mod postgres { $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() { super::$test(&super::Place::new(super::Engine::Postgres).await); })+ }
+    };
+}
+
+on_both_databases! {
+    killed_and_restarted_it_finishes_exactly,
+    a_killed_supervisor_is_an_infrastructure_fault,
+}

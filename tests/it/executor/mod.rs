@@ -18,7 +18,7 @@ macro_rules! executor_suite {
                 a_stop_may_come_before_the_start, launching_twice_is_once, logs_are_read_on_from_an_offset,
                 lines_of_every_kind, a_restarted_server_finds_its_attempts, removing_forgets_everything,
                 unknown_attempts_are_absent, an_unregistered_image_is_the_jobs_fault, odd_requests_are_refused,
-                outputs_are_found, descendants_end_with_the_program, many_attempts_at_once);
+                outputs_are_found, changes_wake_early, descendants_end_with_the_program, many_attempts_at_once);
         }
     )* };
     (@tests $harness:ident: $($test:ident),*) => { $(

@@ -125,12 +125,12 @@ async fn the_environment_is_the_contract_and_nothing_else() {
 async fn privileges_are_gone() {
     let h = Harness::start();
     let seen =
-        told(&h, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -c; readlink /proc/self/fd/0")
+        told(&h, "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | tr -d '\\t'; ulimit -c; readlink /proc/self/fd/0; ls -x /proc/$$/fd")
             .await;
     let none = "0000000000000000";
     let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:{none}"));
     assert_eq!(seen[..5], sets);
-    assert_eq!(seen[5..], ["NoNewPrivs:1", "0", "/dev/null"]);
+    assert_eq!(seen[5..], ["NoNewPrivs:1", "0", "/dev/null", "0  1  2"], "and no descriptor of the server's");
 }
 
 #[tokio::test]
@@ -156,6 +156,17 @@ async fn root_needs_consent_and_can_step_down() {
     for id in h.executor.list().await.unwrap() {
         h.executor.remove(id).await.unwrap();
     }
+
+    // Without namespaces it works along a path that the user may pass, and is refused otherwise.
+    let mut settings = h.settings.clone();
+    settings.isolate = false;
+    assert!(matches!(ProcessExecutor::open(settings.clone()), Err(OpenError::NoPassage { uid: 65534, .. })));
+    for folder in [&settings.data_dir, h.scratch()] {
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    }
+    let mut h = h;
+    h.executor = ProcessExecutor::open(settings).unwrap();
+    assert_eq!(told(&h, "id -u; touch $SM_MODEL_DIR/x $TMPDIR/x ~/x && echo wrote").await, ["65534", "wrote"]);
 }
 
 #[tokio::test]

@@ -325,3 +325,20 @@ pub(super) async fn many_attempts_at_once(h: &mut impl ExecutorHarness) {
     }
     assert_eq!(h.executor().list().await.unwrap().len(), specs.len());
 }
+
+pub(super) async fn changes_wake_early(h: &mut impl ExecutorHarness) {
+    let mut spec = script("echo ready; until test -e $SM_CHANNEL_GO/go; do sleep 0.01; done");
+    let go = channel(h.scratch(), "go", "");
+    let source = go.source.clone();
+    spec.channels.push(go);
+    h.executor().launch(&spec).await.unwrap();
+    line(h.executor(), spec.id, "ready").await;
+    let ended = async {
+        std::fs::write(source.join("go"), "").unwrap();
+        while !matches!(h.executor().observe(spec.id).await.unwrap(), Observed::Exited(_)) {
+            // Longer than the test may take: only a wake-up ends it.
+            h.executor().changed(spec.id, Duration::from_hours(1)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::executor_harness::PATIENCE, ended).await.unwrap();
+}

@@ -77,7 +77,7 @@ async fn stop_starts_nothing_more_and_ends_what_runs(engine: Engine) {
     let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     world.create(&request("halted", 50, 4)).await;
     world.until("four run", async || world.sim.running() == 4).await;
-    tunesmith::app::tuning_jobs::stop(&world.app, &world.scope(), "halted").await.unwrap();
+    tunesmith::app::tuning_jobs::stop(&world.app, &World::scope(), "halted").await.unwrap();
     let job = world.finish("halted", STEP).await;
     assert_eq!(job.status, TuningStatus::Stopped);
     assert_eq!((job.counters.stopped, world.sim.starts().len()), (4, 4));
@@ -93,7 +93,7 @@ async fn a_stopped_training_job_frees_its_slot_for_the_next(engine: Engine) {
     world.create(&request("onestop", 3, 1)).await;
     world.until("the first runs", async || world.sim.running() == 1).await;
     let first = world.training_jobs("onestop").await[0].name.clone();
-    tunesmith::app::training_jobs::stop(&world.app, &world.scope(), &first).await.unwrap();
+    tunesmith::app::training_jobs::stop(&world.app, &World::scope(), &first).await.unwrap();
     let job = world.finish("onestop", STEP).await;
     assert_eq!(job.status, TuningStatus::Completed);
     assert_eq!((job.counters.stopped, job.counters.completed), (1, 2));
@@ -175,8 +175,8 @@ async fn a_restarted_scheduler_goes_on_where_it_was(engine: Engine) {
 async fn the_same_seed_gives_the_same_run(engine: Engine) {
     let world = World::new(engine, loss_is_x).await;
     world.create(&request("first", 12, 1)).await;
-    world.create(&request("second", 12, 1)).await;
     world.finish("first", STEP).await;
+    world.create(&request("second", 12, 1)).await;
     world.finish("second", STEP).await;
     let tuned = async |name| world.training_jobs(name).await.into_iter().map(|j| j.tuned).collect::<Vec<_>>();
     assert_eq!(tuned("first").await, tuned("second").await);
