@@ -119,14 +119,17 @@ async fn a_lost_attempt_is_retried_within_the_retry_strategy(engine: Engine) {
 }
 
 async fn the_runtime_budget_of_the_tuning_job_ends_it(engine: Engine) {
-    let world = World::new(engine, |spec| loss_is_x(spec).lasting(50_000)).await;
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     let mut timed = request("timed", 1_000, 2);
     timed["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxRuntimeInSeconds"] = json!(120);
     world.create(&timed).await;
-    let job = world.finish("timed", Duration::from_secs(5)).await;
+    world.until("both run", async || world.sim.running() == 2).await;
+    world.sim.advance(Duration::from_secs(119));
+    assert_eq!(world.tuning_job("timed").await.counters.in_progress, 2);
+    let job = world.finish("timed", Duration::from_millis(500)).await;
     assert_eq!(job.status, TuningStatus::Completed);
-    assert!(job.counters.completed >= 2 && job.counters.stopped >= 1, "{:?}", job.counters);
-    assert!(job.counters.completed + job.counters.stopped <= 8, "{:?}", job.counters);
+    assert_eq!((job.counters.stopped, world.sim.starts().len()), (2, 2));
+    assert!(job.ended_at.unwrap().since_ms(job.created_at) >= 120_000);
 }
 
 async fn grid_tries_every_combination_once(engine: Engine) {
