@@ -149,6 +149,7 @@ pub(super) fn make_data_dir(path: &Path) -> anyhow::Result<()> {
 async fn open_database(settings: &Settings) -> anyhow::Result<Db> {
     let url = &settings.database_url;
     let db = Db::connect(url.expose()).await.with_context(|| format!("can't open the database {url}"))?;
+    db.lock_exclusive()?;
     db.migrate().await.with_context(|| format!("can't migrate the database {url}"))?;
     Ok(db)
 }
