@@ -171,10 +171,11 @@ pub(super) fn put(dir: &Dir, path: &Path, write: impl FnOnce(&mut File) -> io::R
     };
     let unfinished = unfinished_name();
     let mut file = folder.create(&unfinished)?;
-    let written = write(&mut file).and_then(|()| file.flush()).and_then(|()| file.sync_data());
+    let written = write(&mut file).and_then(|()| file.flush());
     match written.and_then(|()| folder.rename(&unfinished, &folder, name)) {
-        // The name must last as well as the bytes; a handle made for opening beneath it cannot be synced.
-        Ok(()) => folder.open(".")?.sync_all(),
+        // Synced under its last name: a journalling file system then keeps the name with the bytes, at the price of one
+        // commit. What a power failure tears before is written again, since nothing was recorded of it yet.
+        Ok(()) => file.sync_all(),
         Err(error) => {
             let _ = folder.remove_file(&unfinished);
             Err(error)
