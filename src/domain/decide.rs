@@ -200,9 +200,10 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
             TrainingStep::InsertAttempt { number: attempt.number + 1 }
         }
         ExitCause::Infrastructure { .. } => TrainingStep::End(failed(exit, CountedAs::RetryableError)),
-        ExitCause::Exited { .. } | ExitCause::Signaled { .. } | ExitCause::StartFailed { .. } => {
-            TrainingStep::End(failed(exit, CountedAs::NonRetryableError))
-        }
+        ExitCause::Exited { .. }
+        | ExitCause::Signaled { .. }
+        | ExitCause::StartFailed { .. }
+        | ExitCause::OutputRefused { .. } => TrainingStep::End(failed(exit, CountedAs::NonRetryableError)),
     })
 }
 
@@ -224,26 +225,36 @@ fn failed(exit: &Exit, counted_as: CountedAs) -> Ending {
 #[must_use]
 pub fn failure_reason(exit: &Exit) -> String {
     let told = exit.failure.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    let detail = told.unwrap_or_else(|| exit.stderr_tail.trim());
+    // The failure file begins with what matters; stderr ends with it.
+    let (detail, keep) = told.map_or((exit.stderr_tail.trim(), Keep::End), |told| (told, Keep::Beginning));
     match &exit.cause {
-        ExitCause::StartFailed { message } => clip("ClientError: ", message, ""),
-        ExitCause::Infrastructure { message } => clip("InternalServerError: ", message, ""),
+        ExitCause::StartFailed { message } | ExitCause::OutputRefused { message } => {
+            clip("ClientError: ", message, "", Keep::Beginning)
+        }
+        ExitCause::Infrastructure { message } => clip("InternalServerError: ", message, "", Keep::Beginning),
         ExitCause::Signaled { signal } => {
             let suffix = format!(", exit code: {} (killed by signal {signal})", 128 + signal);
-            clip("AlgorithmError: ", detail, &suffix)
+            clip("AlgorithmError: ", detail, &suffix, keep)
         }
-        ExitCause::Exited { code } => clip("AlgorithmError: ", detail, &format!(", exit code: {code}")),
+        ExitCause::Exited { code } => clip("AlgorithmError: ", detail, &format!(", exit code: {code}"), keep),
         ExitCause::Deadline | ExitCause::Stopped => String::new(),
     }
 }
 
-/// `prefix`, as much of the end of `detail` as fits, `suffix`; an empty detail is said.
-fn clip(prefix: &str, detail: &str, suffix: &str) -> String {
+/// Which part of a text that is too long is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Beginning,
+    End,
+}
+
+/// `prefix`, as much of `detail` as fits, `suffix`; an empty detail is said.
+fn clip(prefix: &str, detail: &str, suffix: &str, keep: Keep) -> String {
     let detail =
         if detail.is_empty() { "the program wrote nothing to stderr or /opt/ml/output/failure" } else { detail };
     let room = FAILURE_REASON_MAX_CHARS.saturating_sub(prefix.chars().count() + suffix.chars().count());
-    let skip = detail.chars().count().saturating_sub(room);
-    let kept: String = detail.chars().skip(skip).collect();
+    let skip = if keep == Keep::End { detail.chars().count().saturating_sub(room) } else { 0 };
+    let kept: String = detail.chars().skip(skip).take(room).collect();
     format!("{prefix}{kept}{suffix}")
 }
 
@@ -345,14 +356,18 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_file_comes_before_stderr_and_the_reason_keeps_its_end() {
+    fn the_failure_file_comes_before_stderr_and_the_reason_is_clipped() {
         let mut code = exit(ExitCause::Exited { code: 1 });
         code.failure = Some("out of memory".into());
         assert_eq!(failure_reason(&code), "AlgorithmError: out of memory, exit code: 1");
-        code.failure = Some(format!("{}END", "é".repeat(2_000)));
+        code.failure = Some(format!("BEGIN{}", "é".repeat(2_000)));
         let reason = failure_reason(&code);
         assert_eq!(reason.chars().count(), FAILURE_REASON_MAX_CHARS);
-        assert!(reason.ends_with("END, exit code: 1"));
+        assert!(reason.starts_with("AlgorithmError: BEGINé") && reason.ends_with("é, exit code: 1"));
+        (code.failure, code.stderr_tail) = (None, format!("{}END", "é".repeat(2_000)));
+        let reason = failure_reason(&code);
+        assert_eq!(reason.chars().count(), FAILURE_REASON_MAX_CHARS);
+        assert!(reason.ends_with("éEND, exit code: 1"));
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub struct Exit {
     pub remark: Option<String>,
 }
 
+impl Exit {
+    /// The end of an attempt whose program never ran, or is not known to have.
+    #[must_use]
+    pub fn bare(at: Timestamp, cause: ExitCause) -> Self {
+        Self { started_at: None, ended_at: at, cause, failure: None, stderr_tail: String::new(), remark: None }
+    }
+}
+
 /// Why an attempt was over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -43,6 +51,11 @@ pub enum ExitCause {
     /// The program could not be started: the image's or the job's fault.
     StartFailed {
         /// What failed.
+        message: String,
+    },
+    /// The program ended well, but what it left cannot be stored: the job's fault.
+    OutputRefused {
+        /// Why not.
         message: String,
     },
     /// The supervisor, daemon, node or host was lost, or the machine failed it.

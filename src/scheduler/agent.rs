@@ -5,7 +5,7 @@
 //! that no row knows is removed. Admission is bounded by `max_running`; what already runs is always followed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use crate::domain::status::AttemptState;
 use crate::executor::Observed;
 use crate::scheduler::drive::{Drive, stopped_before_start};
 use crate::scheduler::report::{Report, record};
-use crate::scheduler::{Inner, SchedulerError};
+use crate::scheduler::{Held, Inner, SchedulerError};
 use crate::store::rows::Attempt;
 use crate::store::{WriteClass, attempts};
 
@@ -33,8 +33,11 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Agent {
     inner: Arc<Inner>,
     driving: HashMap<AttemptId, Driving>,
-    reported: HashMap<AttemptId, Instant>,
-    removals: JoinSet<Option<AttemptId>>,
+    /// Attempts driven to their end whose rows do not show it yet: since when, and which loop holds the report.
+    reported: HashMap<AttemptId, (Instant, Option<Held>)>,
+    /// Attempts found not started here; only a slot or a stop can change that.
+    unstarted: HashSet<AttemptId>,
+    removals: JoinSet<Result<AttemptId, AttemptId>>,
     removed: HashSet<AttemptId>,
     orphans_due: Instant,
 }
@@ -42,6 +45,7 @@ pub struct Agent {
 struct Driving {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    held: Arc<OnceLock<Held>>,
 }
 
 impl Agent {
@@ -51,6 +55,7 @@ impl Agent {
             inner,
             driving: HashMap::new(),
             reported: HashMap::new(),
+            unstarted: HashSet::new(),
             removals: JoinSet::new(),
             removed: HashSet::new(),
             orphans_due: Instant::now(),
@@ -100,13 +105,17 @@ impl Agent {
         self.driving.retain(|id, driving| {
             let finished = driving.task.is_finished();
             if finished {
-                self.reported.insert(*id, Instant::now());
+                self.reported.insert(*id, (Instant::now(), driving.held.get().copied()));
             }
             !finished
         });
         let inserted: HashSet<AttemptId> =
             rows.iter().filter(|row| row.state == AttemptState::Inserted).map(|row| row.id).collect();
-        self.reported.retain(|id, at| inserted.contains(id) && at.elapsed() < REPORT_PATIENCE);
+        self.reported.retain(|id, (at, held)| {
+            let underway = at.elapsed() < REPORT_PATIENCE || held.is_some_and(|held| self.inner.still_holds(held));
+            inserted.contains(id) && underway
+        });
+        self.unstarted.retain(|id| inserted.contains(id));
     }
 
     /// Tells a driven attempt of a stop, or puts it in line to be driven.
@@ -130,15 +139,23 @@ impl Agent {
                 self.drive(row);
                 continue;
             }
+            if self.unstarted.contains(&row.id) && !row.stop_requested {
+                continue;
+            }
             match self.inner.parts.executor.observe(row.id).await {
-                Ok(Observed::Absent) if row.stop_requested => {
-                    let report = stopped_before_start(&self.inner, row).await;
-                    if let Some(report) = report {
-                        hand_over(&self.inner, report).await;
-                        self.reported.insert(row.id, Instant::now());
+                Ok(Observed::Absent) if row.stop_requested => match stopped_before_start(&self.inner, row).await {
+                    Ok(Some(report)) => {
+                        let held = hand_over(&self.inner, report).await;
+                        self.reported.insert(row.id, (Instant::now(), held));
                     }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not reported");
+                    }
+                },
+                Ok(Observed::Absent) => {
+                    self.unstarted.insert(row.id);
                 }
-                Ok(Observed::Absent) => {}
                 Ok(_) => self.drive(row),
                 Err(error) => {
                     tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not observed");
@@ -151,14 +168,19 @@ impl Agent {
         let (stop, stop_requested) = watch::channel(row.stop_requested);
         let inner = Arc::clone(&self.inner);
         let row_of_task = row.clone();
+        let held = Arc::new(OnceLock::new());
+        let held_of_task = Arc::clone(&held);
         let task = tokio::spawn(async move {
             let report = Drive::new(&inner, row_of_task, stop_requested).run().await;
-            if let Some(report) = report {
-                hand_over(&inner, report).await;
+            if let Some(report) = report
+                && let Some(held) = hand_over(&inner, report).await
+            {
+                let _ = held_of_task.set(held);
             }
             inner.agent.wake();
         });
-        self.driving.insert(row.id, Driving { stop, task });
+        self.unstarted.remove(&row.id);
+        self.driving.insert(row.id, Driving { stop, task, held });
     }
 
     /// Begins to remove what an ended attempt left with the executor.
@@ -167,15 +189,11 @@ impl Agent {
             return;
         }
         let executor = Arc::clone(&self.inner.parts.executor);
-        let agent = self.inner.agent.clone();
         self.removals.spawn(async move {
-            let outcome = executor.remove(id).await;
-            if let Err(error) = &outcome {
-                tracing::warn!(attempt = %id, error = crate::telemetry::chain(error), "an ended attempt was not removed");
-                return None;
-            }
-            let _ = agent;
-            Some(id)
+            executor.remove(id).await.map(|()| id).map_err(|error| {
+                tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "an ended attempt was not removed");
+                id
+            })
         });
     }
 
@@ -184,9 +202,12 @@ impl Agent {
         let mut gone = Vec::new();
         while let Some(joined) = self.removals.try_join_next() {
             match joined {
-                Ok(Some(id)) => gone.push(id),
-                // Tried again at a later pass.
-                Ok(None) | Err(_) => self.removed.clear(),
+                Ok(Ok(id)) => gone.push(id),
+                Ok(Err(id)) => {
+                    // Tried again at a later pass.
+                    self.removed.remove(&id);
+                }
+                Err(_) => self.removed.clear(),
             }
         }
         if gone.is_empty() {
@@ -237,23 +258,24 @@ impl Agent {
     }
 }
 
-/// Gives a report to the loop that decides; where another server decides, writes it into the rows for that one.
-async fn hand_over(inner: &Arc<Inner>, report: Report) {
-    let Err(report) = inner.deliver(report) else { return };
-    let written = inner
-        .parts
-        .db
-        .write(WriteClass::Scheduling, move |tx| {
-            let report = report.clone();
-            Box::pin(async move {
-                crate::store::tuning_jobs::lock(tx, report.tuning_job).await?;
-                record(tx, &report).await
-            })
+/// Gives a report to the loop that decides, which then holds it; where another server decides, writes it into the rows
+/// for that one.
+async fn hand_over(inner: &Arc<Inner>, report: Report) -> Option<Held> {
+    let report = match inner.deliver(Arc::new(report)) {
+        Ok(held) => return Some(held),
+        Err(report) => report,
+    };
+    let written = inner.parts.db.write(WriteClass::Scheduling, move |tx| {
+        let report = Arc::clone(&report);
+        Box::pin(async move {
+            crate::store::tuning_jobs::lock(tx, report.tuning_job).await?;
+            record(tx, &report).await
         })
-        .await;
-    if let Err(error) = written {
+    });
+    if let Err(error) = written.await {
         // The attempt's row still says `Inserted`, so that a later pass reports it again.
         let error: crate::store::StoreError = error;
         tracing::error!(error = crate::telemetry::chain(&error), "an attempt's end was not written");
     }
+    None
 }

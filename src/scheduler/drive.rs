@@ -1,25 +1,27 @@
-//! One attempt, from its row to its report: stage, launch, follow the log, collect what it left.
+//! One attempt, from its row to its report: stage, launch, follow the log, and hand over what it left.
 //!
 //! Invariant: every step may be done again after a crash. The log is read from its beginning, so that the last value of
 //! each metric is exact whatever was read before; points carry their log offset, so that storing them again changes
 //! nothing. What the end means for the training job is not decided here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
+use crate::domain::names::AttemptId;
 use crate::domain::outcome::{Exit, ExitCause};
-use crate::domain::status::{ObjectiveStatus, TrainingStatus};
+use crate::domain::status::{SecondaryStatus, TrainingStatus};
 use crate::domain::time::Timestamp;
-use crate::executor::{ExecutorError, LogRecord, Observed, Stream, log_format};
-use crate::metrics::{Match, Scraper};
+use crate::executor::{ExecutorError, Observed};
 use crate::objects::ObjectsError;
+use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
-use crate::scheduler::spec::{Prepared, ReadDefinition, attempt_spec};
+use crate::scheduler::spec::{Prepared, attempt_spec};
 use crate::scheduler::{Inner, SchedulerError};
-use crate::store::rows::{Attempt, FinalMetric, LogSegment, MetricPoint, ReadPosition, TrainingJob};
-use crate::store::{StoreError, WriteClass, definitions, metrics, training_jobs, tuning_jobs};
+use crate::store::rows::{Attempt, Definition, ReadPosition, TrainingJob};
+use crate::store::{StoreError, WriteClass, attempts, definitions, metrics, training_jobs, tuning_jobs};
 
 /// How long to wait for a change before looking anyway.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,41 +29,47 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often points of a running attempt are stored.
 const STORE_EVERY: Duration = Duration::from_millis(250);
 
+/// How long following an attempt waits for its points to be stored; they are kept for the next time.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long to wait after an error of the database or the executor.
 const BACKOFF: Duration = Duration::from_millis(500);
 
+/// A step that takes longer than this is shown in the training job's secondary status.
+const SHOW_AFTER: Duration = Duration::from_millis(200);
+
+/// Failures to read a log after which an ended attempt is reported without the rest of it.
+const LOG_TRIES: u32 = 10;
+
 /// How much of a log is read at a time.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 64 << 10;
 
 /// Follows one attempt.
 #[derive(Debug)]
 pub struct Drive {
-    inner: Arc<Inner>,
-    attempt: Attempt,
-    stop: watch::Receiver<bool>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) attempt: Attempt,
+    pub(super) stop: watch::Receiver<bool>,
 }
 
 /// What is read of an attempt before it is driven.
 #[derive(Debug)]
-struct Subject {
-    job: TrainingJob,
-    definition: Arc<Prepared>,
-    stored: ReadPosition,
+pub(super) struct Subject {
+    pub(super) job: TrainingJob,
+    pub(super) tuning_job: Uuid,
+    pub(super) definition: Arc<Prepared>,
+    /// What earlier attempts left of the training job's run time.
+    max_runtime_ms: i64,
 }
 
-/// What was read from the log so far.
+/// The rows that an attempt is driven from.
 #[derive(Debug)]
-struct Reading {
-    scraper: Scraper,
-    matches: Vec<Match>,
-    position: ReadPosition,
-    /// Up to here points were stored before.
-    stored: u64,
-    unstored: Vec<MetricPoint>,
-    /// The last match of each definition, finite or not.
-    last: Vec<Option<(f64, Timestamp)>>,
-    stored_at: Instant,
-    began_stored: bool,
+struct Rows {
+    job: TrainingJob,
+    definition: Definition,
+    stored: ReadPosition,
+    /// How long earlier attempts ran, together.
+    used_ms: i64,
 }
 
 impl Drive {
@@ -72,23 +80,22 @@ impl Drive {
 
     /// Drives the attempt to its end. None where its training job is gone.
     pub async fn run(mut self) -> Option<Report> {
-        let subject = self.subject().await?;
-        let tuning_job = subject.job.tuning_job_id?;
-        let prepared_at = self.inner.parts.clock.now();
-        let mut reading = Reading::new(&subject);
-        let mut report = Report {
-            attempt: self.attempt.id,
-            tuning_job,
-            exit: start_failed(prepared_at, String::new()),
-            prepared_at: Some(prepared_at),
-            uploading_at: None,
-            model_artifacts: None,
-            points: Vec::new(),
-            position: ReadPosition::default(),
-            segments: Vec::new(),
-            objective: (ObjectiveStatus::Failed, None),
-            final_metrics: Vec::new(),
+        let Rows { job, definition, stored, used_ms } = self.rows().await?;
+        let tuning_job = job.tuning_job_id?;
+        let prepared_at = self.now();
+        let mut report = Report::new(self.attempt.id, tuning_job, Exit::bare(prepared_at, ExitCause::Stopped));
+        report.prepared_at = Some(prepared_at);
+        let definition = match self.inner.prepared(&definition) {
+            Ok(definition) => definition,
+            Err(error) => {
+                report.exit = infrastructure(prepared_at, crate::telemetry::chain(&error));
+                return Some(report);
+            }
         };
+        let began_stored = job.status != TrainingStatus::InProgress || job.started_at.is_some();
+        let mut reading = Reading::new(&definition, stored, began_stored);
+        let max_runtime_ms = definition.read.max_runtime_ms() - used_ms;
+        let subject = Subject { job, tuning_job, definition, max_runtime_ms };
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
             return Some(report);
@@ -99,24 +106,27 @@ impl Drive {
     }
 
     /// Reads the rows, as often as it takes.
-    async fn subject(&self) -> Option<Subject> {
+    async fn rows(&self) -> Option<Rows> {
         loop {
-            match read_subject(&self.inner, &self.attempt).await {
-                Ok(subject) => return subject,
+            match read_rows(&self.inner, &self.attempt).await {
+                Ok(rows) => return rows,
                 Err(error) => self.complain("the rows of an attempt could not be read", &error).await,
             }
         }
     }
 
-    async fn complain(&self, what: &str, error: &(dyn std::error::Error + Sync)) {
+    pub(super) async fn complain(&self, what: &str, error: &(dyn std::error::Error + Send + Sync + 'static)) {
         tracing::warn!(attempt = %self.attempt.id, error = crate::telemetry::chain(error), "{what}");
         tokio::time::sleep(BACKOFF).await;
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.parts.clock.now()
     }
 
     /// Starts the attempt unless it was started before. An error is the attempt's end.
     async fn start(&self, subject: &Subject) -> Result<(), Exit> {
         let executor = &self.inner.parts.executor;
-        let now = || self.inner.parts.clock.now();
         loop {
             match executor.observe(self.attempt.id).await {
                 Ok(Observed::Absent) => break,
@@ -125,23 +135,59 @@ impl Drive {
             }
         }
         if *self.stop.borrow() {
-            return Err(ended(now(), ExitCause::Stopped));
+            return Err(Exit::bare(self.now(), ExitCause::Stopped));
         }
-        let spec = attempt_spec(&self.inner.parts.objects, &subject.job, &self.attempt, &subject.definition.read).await;
+        let remaining_ms = subject.max_runtime_ms;
+        if remaining_ms <= 0 {
+            return Err(Exit::bare(self.now(), ExitCause::Deadline));
+        }
+        let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
+        let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
+        let spec = self.showing(subject, SecondaryStatus::Downloading, staging).await;
         let spec = spec.map_err(|error| match error {
-            ObjectsError::Io { .. } => infrastructure(now(), crate::telemetry::chain(&error)),
-            client => start_failed(now(), client.to_string()),
+            ObjectsError::Io { .. } => infrastructure(self.now(), crate::telemetry::chain(&error)),
+            client => start_failed(self.now(), client.to_string()),
         })?;
         executor.launch(&spec).await.map_err(|error| match error {
-            ExecutorError::Client(message) => start_failed(now(), message),
-            infra @ ExecutorError::Infrastructure { .. } => infrastructure(now(), crate::telemetry::chain(&infra)),
+            ExecutorError::Client(message) => start_failed(self.now(), message),
+            infra @ ExecutorError::Infrastructure { .. } => infrastructure(self.now(), crate::telemetry::chain(&infra)),
         })
+    }
+
+    /// Waits for a step, and shows it in the rows where it takes its time.
+    pub(super) async fn showing<T>(
+        &self,
+        subject: &Subject,
+        status: SecondaryStatus,
+        step: impl Future<Output = T>,
+    ) -> T {
+        tokio::pin!(step);
+        if let Ok(done) = tokio::time::timeout(SHOW_AFTER, &mut step).await {
+            return done;
+        }
+        let (id, tuning_job, now) = (self.attempt.id.training_job, subject.tuning_job, self.now());
+        let shown = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+            Box::pin(async move {
+                tuning_jobs::lock(tx, tuning_job).await?;
+                let job = training_jobs::lock(tx, id).await?;
+                if let Some(mut job) = job.filter(|job| job.status == TrainingStatus::InProgress) {
+                    job.enter(status, now, None);
+                    job.modified_at = now;
+                    training_jobs::update(tx, &job).await?;
+                }
+                Ok::<_, StoreError>(())
+            })
+        });
+        // Only what is shown depends on it.
+        let _ = tokio::time::timeout(STORE_PATIENCE, shown).await;
+        step.await
     }
 
     /// Follows the log until the attempt is over.
     async fn follow(&mut self, subject: &Subject, reading: &mut Reading, prepared_at: Timestamp) -> Exit {
         let executor = Arc::clone(&self.inner.parts.executor);
-        let mut stop_sent = false;
+        let (mut stop_sent, mut unreadable) = (false, 0);
+        let mut seen_started_at = subject.job.started_at.filter(|_| self.attempt.id.number == 1);
         loop {
             if *self.stop.borrow() && !stop_sent {
                 match executor.stop(self.attempt.id).await {
@@ -151,22 +197,34 @@ impl Drive {
             }
             // Observed before the log is read: what an ended attempt wrote is all there to read.
             let observed = executor.observe(self.attempt.id).await;
-            if let Err(error) = self.read_log(reading).await {
-                self.complain("a log could not be read", &error).await;
-                continue;
-            }
+            let read_all = match self.read_log(reading).await {
+                Ok(read_all) => read_all,
+                Err(error) => {
+                    self.complain("a log could not be read", &error).await;
+                    unreadable += 1;
+                    unreadable >= LOG_TRIES
+                }
+            };
             match observed {
-                Ok(Observed::Exited(exit)) => return exit,
-                Ok(Observed::Lost) => {
-                    return infrastructure(self.now(), "the attempt's supervisor was lost".to_owned());
+                Ok(Observed::Exited(exit)) if read_all => return exit,
+                Ok(Observed::Lost) if read_all => {
+                    let lost = infrastructure(self.now(), "the attempt's supervisor was lost".to_owned());
+                    return Exit { started_at: seen_started_at, ..lost };
                 }
                 Ok(Observed::Absent) => {
                     return infrastructure(self.now(), "the executor holds nothing of the attempt".to_owned());
                 }
-                Ok(Observed::Running { started_at }) => self.store(subject, reading, prepared_at, started_at).await,
+                Ok(Observed::Running { started_at }) => {
+                    seen_started_at = started_at.or(seen_started_at);
+                    self.store(subject, reading, prepared_at, started_at).await;
+                }
+                Ok(_) => self.store(subject, reading, prepared_at, None).await,
                 Err(error) => self.complain("an attempt could not be observed", &error).await,
             }
-            let patience = if reading.unstored.is_empty() && reading.began_stored { LOOK_EVERY } else { STORE_EVERY };
+            if !read_all {
+                continue;
+            }
+            let patience = if reading.has_points() || !reading.began_stored { STORE_EVERY } else { LOOK_EVERY };
             tokio::select! {
                 () = executor.changed(self.attempt.id, patience) => {}
                 _ = self.stop.changed(), if !stop_sent => {}
@@ -174,21 +232,21 @@ impl Drive {
         }
     }
 
-    fn now(&self) -> Timestamp {
-        self.inner.parts.clock.now()
-    }
-
-    /// Scrapes what is new in the log.
-    async fn read_log(&self, reading: &mut Reading) -> Result<(), ExecutorError> {
+    /// Scrapes what is new in the log, for as long as storing points is not due. True where that was all of it.
+    async fn read_log(&self, reading: &mut Reading) -> Result<bool, ExecutorError> {
         loop {
             let chunk = self.inner.parts.executor.logs(self.attempt.id, reading.position.offset, READ_BYTES).await?;
             if chunk.records.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             for record in &chunk.records {
                 reading.scrape(record);
             }
             reading.position.offset = chunk.next_offset;
+            if reading.has_points() && reading.stored_at.elapsed() >= STORE_EVERY {
+                return Ok(false);
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -201,239 +259,73 @@ impl Drive {
         started_at: Option<Timestamp>,
     ) {
         let began = !reading.began_stored && started_at.is_some();
-        let due = reading.stored_at.elapsed() >= STORE_EVERY;
-        if !due || (!began && reading.unstored.is_empty()) {
+        if reading.stored_at.elapsed() < STORE_EVERY || (!began && !reading.has_points()) {
             return;
         }
-        let (attempt, points, position) = (self.attempt.id, reading.unstored.clone(), reading.position);
-        let (tuning_job, now) = (subject.job.tuning_job_id, self.now());
-        let stored = self
-            .inner
-            .parts
-            .db
-            .write(WriteClass::Metrics, move |tx| {
-                let points = points.clone();
-                Box::pin(async move {
-                    if began {
-                        if let Some(id) = tuning_job {
-                            tuning_jobs::lock(tx, id).await?;
-                        }
-                        let job = training_jobs::lock(tx, attempt.training_job).await?;
-                        if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
-                            job.began(Some(prepared_at), started_at);
-                            job.modified_at = now;
-                            training_jobs::update(tx, &job).await?;
-                        }
+        let (attempt, points, position) = (self.attempt.id, Arc::new(reading.points()), reading.position);
+        let (tuning_job, now) = (subject.tuning_job, self.now());
+        let writing = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+            let points = Arc::clone(&points);
+            Box::pin(async move {
+                if began {
+                    tuning_jobs::lock(tx, tuning_job).await?;
+                    let job = training_jobs::lock(tx, attempt.training_job).await?;
+                    if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
+                        job.began(Some(prepared_at), started_at);
+                        job.modified_at = now;
+                        training_jobs::update(tx, &job).await?;
                     }
-                    metrics::append(tx, attempt, 0, &points, position).await
-                })
+                }
+                metrics::append(tx, attempt, 0, &points, position).await
             })
-            .await;
-        match stored {
-            Ok(()) => {
-                reading.unstored.clear();
+        });
+        match tokio::time::timeout(STORE_PATIENCE, writing).await {
+            Ok(Ok(())) => {
+                reading.points_stored();
                 reading.began_stored |= began;
-                reading.stored_at = Instant::now();
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 let error: StoreError = error;
                 self.complain("metric points were not stored", &error).await;
             }
+            Err(_) => tracing::debug!(attempt = %self.attempt.id, "metric points wait for the database"),
         }
-    }
-
-    /// Fills a report in from what the attempt left: artifacts, log, metrics.
-    async fn collect(&self, subject: &Subject, reading: &mut Reading, report: &mut Report) {
-        let definition = &subject.definition.read;
-        report.final_metrics = reading.final_metrics(definition);
-        report.objective = reading.objective(definition);
-        report.points = std::mem::take(&mut reading.unstored);
-        report.exit.remark = reading.remark();
-        let began = report.exit.started_at.is_some();
-        if began && !matches!(report.exit.cause, ExitCause::Infrastructure { .. }) {
-            report.uploading_at = Some(self.now());
-            if let Err(error) = self.upload(subject, report).await {
-                let text = crate::telemetry::chain(error.as_ref());
-                report.exit.cause = ExitCause::Infrastructure { message: format!("artifacts were not stored: {text}") };
-            }
-        }
-        if let Err(error) = self.keep_log(reading, report).await {
-            tracing::warn!(attempt = %self.attempt.id, error = crate::telemetry::chain(error.as_ref()), "a log was not kept");
-        }
-        report.position = reading.position;
-    }
-
-    /// Packs and stores the model (unless the program failed) and the output folder.
-    async fn upload(&self, subject: &Subject, report: &mut Report) -> Result<(), Failure> {
-        let objects = &self.inner.parts.objects;
-        let outputs = self.inner.parts.executor.outputs(self.attempt.id).await?;
-        let uri = subject.definition.read.output_uri(&subject.job.name);
-        let packs = subject.definition.read.packs_artifacts();
-        let failed =
-            !matches!(report.exit.cause, ExitCause::Exited { code: 0 } | ExitCause::Stopped | ExitCause::Deadline);
-        if !failed {
-            let model = if packs { format!("{uri}/model.tar.gz") } else { format!("{uri}/model/") };
-            if packs {
-                objects.put_tar_gz(&outputs.model, &model).await?;
-            } else {
-                objects.put_tree(&outputs.model, &model).await?;
-            }
-            report.model_artifacts = Some(model);
-        }
-        let wrote_data = tokio::fs::read_dir(&outputs.data).await?.next_entry().await?.is_some();
-        if wrote_data && packs {
-            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz")).await?;
-        } else if wrote_data {
-            objects.put_tree(&outputs.data, &format!("{uri}/output/")).await?;
-        }
-        Ok(())
-    }
-
-    /// Moves the log's files to the object store, with the remark as its last record.
-    async fn keep_log(&self, reading: &mut Reading, report: &mut Report) -> Result<(), Failure> {
-        let objects = &self.inner.parts.objects;
-        for file in self.inner.parts.executor.log_files(self.attempt.id).await? {
-            let object_key = objects.keep_log(self.attempt.id, file.first_offset, &file.path).await?;
-            report.segments.push(LogSegment {
-                first_offset: file.first_offset,
-                first_time: file.first_time,
-                bytes: file.bytes,
-                object_key,
-            });
-        }
-        if let Some(remark) = &report.exit.remark {
-            let end = report.segments.last().map_or(0, |s| s.first_offset + s.bytes);
-            let record = LogRecord {
-                offset: end,
-                time: report.exit.ended_at,
-                stream: Stream::Service,
-                line: remark.clone().into(),
-            };
-            let mut bytes = Vec::new();
-            log_format::write(&record, &mut bytes);
-            let object_key = objects.keep_log_bytes(self.attempt.id, end, &bytes).await?;
-            let length = bytes.len() as u64;
-            report.segments.push(LogSegment { first_offset: end, first_time: record.time, bytes: length, object_key });
-            reading.position.offset = reading.position.offset.max(end + length);
-        }
-        Ok(())
     }
 }
 
-/// Anything that can go wrong while collecting.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-impl Reading {
-    fn new(subject: &Subject) -> Self {
-        Self {
-            scraper: subject.definition.scraper.fork(),
-            matches: Vec::new(),
-            position: ReadPosition::default(),
-            stored: subject.stored.offset,
-            unstored: Vec::new(),
-            last: vec![None; subject.definition.read.metrics.len()],
-            stored_at: Instant::now(),
-            began_stored: subject.job.status != TrainingStatus::InProgress || subject.job.started_at.is_some(),
-        }
-    }
-
-    fn scrape(&mut self, record: &LogRecord) {
-        if record.stream == Stream::Service {
-            return;
-        }
-        self.matches.clear();
-        self.scraper.scrape(&record.line, &mut self.matches);
-        for found in &self.matches {
-            self.last[found.definition] = Some((found.value, record.time));
-            if !found.value.is_finite() {
-                self.position.non_finite += 1;
-            } else if record.offset >= self.stored {
-                self.unstored.push(MetricPoint {
-                    // A match takes at least a byte of its line, so that this is unique in the log.
-                    offset: record.offset + u64::from(found.nth),
-                    definition: u32::try_from(found.definition).unwrap_or(u32::MAX),
-                    time: record.time,
-                    value: found.value,
-                });
-            }
-        }
-    }
-
-    fn final_metrics(&self, definition: &ReadDefinition) -> Vec<FinalMetric> {
-        let named = definition.metrics.iter().zip(&self.last);
-        named
-            .filter_map(|(metric, last)| {
-                let (value, time) = (*last)?;
-                value.is_finite().then(|| FinalMetric { name: metric.name.clone(), value, time })
-            })
-            .collect()
-    }
-
-    fn objective(&self, definition: &ReadDefinition) -> (ObjectiveStatus, Option<f64>) {
-        match definition.objective_index().and_then(|at| self.last[at]) {
-            Some((value, _)) if value.is_finite() => (ObjectiveStatus::Succeeded, Some(value)),
-            _ => (ObjectiveStatus::Failed, None),
-        }
-    }
-
-    /// What to tell of definitions that never matched, and of values that are no numbers.
-    fn remark(&self) -> Option<String> {
-        let mut parts: Vec<String> = self.scraper.unmatched().map(|metric| metric.to_string()).collect();
-        if self.position.non_finite > 0 {
-            parts.push(format!("{} metric values were infinite or not a number", self.position.non_finite));
-        }
-        (!parts.is_empty()).then(|| parts.join(". "))
-    }
-}
-
-async fn read_subject(inner: &Inner, attempt: &Attempt) -> Result<Option<Subject>, SchedulerError> {
+async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, StoreError> {
     let id = attempt.id;
-    let rows = inner
+    inner
         .parts
         .db
         .read(move |tx| {
             Box::pin(async move {
-                let Some(job) = training_jobs::get(tx, id.training_job).await? else {
-                    return Ok::<_, StoreError>(None);
-                };
-                let definition = definitions::get(tx, job.definition_id).await?;
+                let Some(job) = training_jobs::get(tx, id.training_job).await? else { return Ok(None) };
+                let Some(definition) = definitions::get(tx, job.definition_id).await? else { return Ok(None) };
                 let stored = metrics::position(tx, id, 0).await?;
-                Ok(Some((job, definition, stored)))
+                let mut used_ms = 0;
+                for number in 1..id.number {
+                    let earlier = attempts::get(tx, AttemptId { number, ..id }).await?.and_then(|a| a.exit);
+                    let ran = earlier.and_then(|exit| Some(exit.ended_at.since_ms(exit.started_at?)));
+                    used_ms += ran.unwrap_or(0);
+                }
+                Ok(Some(Rows { job, definition, stored, used_ms }))
             })
         })
-        .await?;
-    let Some((job, Some(definition), stored)) = rows else { return Ok(None) };
-    let definition = inner.prepared(&definition)?;
-    Ok(Some(Subject { job, definition, stored }))
+        .await
 }
 
-/// The report of an attempt that was given up before any executor started it. None where its training job is gone or
-/// could not be read now.
-pub async fn stopped_before_start(inner: &Arc<Inner>, attempt: &Attempt) -> Option<Report> {
-    let subject = read_subject(inner, attempt).await.ok()??;
-    Some(Report {
-        attempt: attempt.id,
-        tuning_job: subject.job.tuning_job_id?,
-        exit: ended(inner.parts.clock.now(), ExitCause::Stopped),
-        prepared_at: None,
-        uploading_at: None,
-        model_artifacts: None,
-        points: Vec::new(),
-        position: ReadPosition::default(),
-        segments: Vec::new(),
-        objective: (ObjectiveStatus::Failed, None),
-        final_metrics: Vec::new(),
-    })
-}
-
-fn ended(at: Timestamp, cause: ExitCause) -> Exit {
-    Exit { started_at: None, ended_at: at, cause, failure: None, stderr_tail: String::new(), remark: None }
+/// The report of an attempt that was given up before any executor started it. None where its training job is gone.
+pub(super) async fn stopped_before_start(inner: &Inner, attempt: &Attempt) -> Result<Option<Report>, SchedulerError> {
+    let rows = read_rows(inner, attempt).await?;
+    let exit = Exit::bare(inner.parts.clock.now(), ExitCause::Stopped);
+    Ok(rows.and_then(|rows| rows.job.tuning_job_id).map(|tuning_job| Report::new(attempt.id, tuning_job, exit)))
 }
 
 fn start_failed(at: Timestamp, message: String) -> Exit {
-    ended(at, ExitCause::StartFailed { message })
+    Exit::bare(at, ExitCause::StartFailed { message })
 }
 
-fn infrastructure(at: Timestamp, message: String) -> Exit {
-    ended(at, ExitCause::Infrastructure { message })
+pub(super) fn infrastructure(at: Timestamp, message: String) -> Exit {
+    Exit::bare(at, ExitCause::Infrastructure { message })
 }

@@ -9,8 +9,10 @@
 //! happen next is `domain::decide`'s.
 
 mod agent;
+mod collect;
 mod drive;
 mod lease;
+mod reading;
 mod report;
 mod settle;
 mod spec;
@@ -97,6 +99,18 @@ pub enum SchedulerError {
     SuggestionPanicked(#[source] tokio::task::JoinError),
 }
 
+impl SchedulerError {
+    /// Whether trying again can't help: the rows themselves are unusable for this program.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Store(_) => false,
+            // A suggestion is a pure function: it would panic again.
+            Self::SuggestionPanicked(joined) => joined.is_panic(),
+            Self::Study(_) | Self::DefinitionMissing { .. } | Self::Definition { .. } | Self::Regex(_) => true,
+        }
+    }
+}
+
 /// What the loops share.
 #[derive(Debug)]
 struct Inner {
@@ -111,9 +125,16 @@ struct Inner {
     stopping: CancellationToken,
 }
 
+/// The loop that was given a report.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    tuning_job: Uuid,
+    task: tokio::task::Id,
+}
+
 #[derive(Debug)]
 struct LoopHandle {
-    mailbox: mpsc::UnboundedSender<Report>,
+    mailbox: mpsc::UnboundedSender<Arc<Report>>,
     wake: Wake,
     task: JoinHandle<()>,
 }
@@ -136,12 +157,17 @@ impl Inner {
     }
 
     /// Hands a report to the tuning job's loop; gives it back where this server does not decide on that job.
-    fn deliver(&self, report: Report) -> Result<(), Box<Report>> {
+    fn deliver(&self, report: Arc<Report>) -> Result<Held, Arc<Report>> {
         let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
-        match loops.get(&report.tuning_job) {
-            Some(handle) => handle.mailbox.send(report).map_err(|refused| Box::new(refused.0)),
-            None => Err(Box::new(report)),
-        }
+        let Some(handle) = loops.get(&report.tuning_job) else { return Err(report) };
+        let held = Held { tuning_job: report.tuning_job, task: handle.task.id() };
+        handle.mailbox.send(report).map(|()| held).map_err(|refused| refused.0)
+    }
+
+    /// Whether the loop that was given a report still runs: it keeps reports until they are in the rows.
+    fn still_holds(&self, held: Held) -> bool {
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        loops.get(&held.tuning_job).is_some_and(|handle| handle.task.id() == held.task && !handle.task.is_finished())
     }
 }
 

@@ -39,6 +39,26 @@ pub struct Report {
     pub final_metrics: Vec<FinalMetric>,
 }
 
+impl Report {
+    /// The report of an attempt that left nothing.
+    #[must_use]
+    pub fn new(attempt: AttemptId, tuning_job: Uuid, exit: Exit) -> Self {
+        Self {
+            attempt,
+            tuning_job,
+            exit,
+            prepared_at: None,
+            uploading_at: None,
+            model_artifacts: None,
+            points: Vec::new(),
+            position: ReadPosition::default(),
+            segments: Vec::new(),
+            objective: (ObjectiveStatus::Failed, None),
+            final_metrics: Vec::new(),
+        }
+    }
+}
+
 /// Writes a report into the rows of its attempt and training job. False where the attempt had ended before.
 pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError> {
     if !attempts::end(tx, report.attempt, &report.exit).await? {

@@ -5,6 +5,7 @@
 //! executor acts on after the commit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ use crate::domain::decide::{
     AttemptView, CountedAs, Ending, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
 };
 use crate::domain::names::{AttemptId, training_job_name};
+use crate::domain::outcome::Exit;
 use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use crate::domain::time::Timestamp;
@@ -31,7 +33,7 @@ pub struct Input {
     /// The current time.
     pub now: Timestamp,
     /// Ends of attempts to record.
-    pub reports: Vec<Report>,
+    pub reports: Vec<Arc<Report>>,
     /// Suggestions made ahead.
     pub plan: Option<Plan>,
     /// Which objective values are better.
@@ -40,6 +42,8 @@ pub struct Input {
     pub max_attempts: u32,
     /// The executor that new attempts are bound to.
     pub executor_id: String,
+    /// Why the tuning job can't go on at all, if so: it ends as failed once nothing runs.
+    pub broken: Option<String>,
 }
 
 /// Suggestions, and the history that they were made from; worthless where the history turned out differently.
@@ -144,6 +148,8 @@ impl Work<'_> {
                 if number > 1 {
                     job.enter(SecondaryStatus::Restarting, self.input.now, None);
                     job.objective_status = ObjectiveStatus::Pending;
+                    (job.objective_value, job.model_artifacts) = (None, None);
+                    job.final_metrics.clear();
                 }
                 job.attempts = number;
                 training_jobs::update(tx, &job).await?;
@@ -152,7 +158,7 @@ impl Work<'_> {
             }
             Some(TrainingStep::End(ending)) => {
                 let exit = attempt.as_ref().and_then(|a| a.exit.as_ref());
-                self.end(&mut job, ending, exit.and_then(|e| e.remark.as_deref()));
+                self.end(&mut job, ending, exit);
                 training_jobs::update(tx, &job).await?;
                 self.settled.ended.push(job);
                 self.settled.wake_executor = true;
@@ -186,17 +192,21 @@ impl Work<'_> {
     }
 
     /// Ends a training job: its row, and the tuning job's counters, best and observation number.
-    fn end(&mut self, job: &mut TrainingJob, ending: Ending, remark: Option<&str>) {
+    fn end(&mut self, job: &mut TrainingJob, ending: Ending, exit: Option<&Exit>) {
+        // The attempt's own end, however late a server came to hear of it.
+        let ended_at = exit.map_or(self.input.now, |exit| exit.ended_at).max(job.created_at);
+        let remark = exit.and_then(|exit| exit.remark.as_deref());
         let tuning = &mut self.settled.job;
         tuning.observed += 1;
         job.observation = Some(tuning.observed);
         job.status = ending.status;
-        job.ended_at = Some(self.input.now);
+        job.ended_at = Some(ended_at);
         job.modified_at = self.input.now;
         job.failure_reason = ending.reason;
-        job.enter(ending.secondary, self.input.now, remark);
+        job.enter(ending.secondary, ended_at, remark);
         if job.objective_status != ObjectiveStatus::Succeeded || ending.status == TrainingStatus::Failed {
             job.objective_status = ObjectiveStatus::Failed;
+            job.objective_value = None;
         }
         let counters = &mut tuning.counters;
         counters.in_progress = counters.in_progress.saturating_sub(1);
@@ -219,11 +229,11 @@ impl Work<'_> {
     fn compare_with_best(&mut self, job: &TrainingJob, value: f64) {
         let tuning = &mut self.settled.job;
         let better = tuning.best.is_none_or(|(_, best)| self.input.direction.is_better(value, best));
-        if better && job.status == TrainingStatus::Completed {
+        if !better {
+            tuning.not_improving += 1;
+        } else if job.status == TrainingStatus::Completed {
             tuning.best = Some((job.id, value));
             tuning.not_improving = 0;
-        } else {
-            tuning.not_improving += 1;
         }
     }
 
@@ -233,7 +243,13 @@ impl Work<'_> {
         if planned.is_some_and(|plan| plan.exhausted && plan.points.is_empty() && self.history_is(plan)) {
             self.settled.job.exhausted = true;
         }
-        match decide_tuning(&self.view()) {
+        let broken = self.input.broken.as_ref().filter(|_| !self.settled.job.status.is_terminal());
+        let next = match broken {
+            Some(_) if !self.settled.live.is_empty() => Some(TuningStep::StopTrainingJobs),
+            Some(reason) => Some(TuningStep::End { status: TuningStatus::Failed, reason: Some(reason.clone()) }),
+            None => decide_tuning(&self.view()),
+        };
+        match next {
             None => {}
             Some(TuningStep::Insert { at_most }) => {
                 let points: Vec<_> = self.valid_points().iter().take(at_most as usize).cloned().collect();

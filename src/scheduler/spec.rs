@@ -63,6 +63,12 @@ impl ReadDefinition {
         1 + self.training.retry_strategy.as_ref().map_or(0, |r| r.maximum_retry_attempts)
     }
 
+    /// How long all attempts of a training job may run together.
+    #[must_use]
+    pub fn max_runtime_ms(&self) -> i64 {
+        self.training.stopping_condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_S).saturating_mul(1000)
+    }
+
     /// Where a training job's artifacts go: `s3://…/<job>/output`.
     #[must_use]
     pub fn output_uri(&self, job_name: &str) -> String {
@@ -76,12 +82,13 @@ impl ReadDefinition {
     }
 }
 
-/// Stages an attempt's channels and says what to start.
+/// Stages an attempt's channels and says what to start, for `max_runtime_ms` at most.
 pub async fn attempt_spec(
     objects: &Objects,
     job: &TrainingJob,
     attempt: &Attempt,
     definition: &ReadDefinition,
+    max_runtime_ms: i64,
 ) -> Result<AttemptSpec, ObjectsError> {
     let training = &definition.training;
     let mut channels = Vec::new();
@@ -114,7 +121,7 @@ pub async fn attempt_spec(
         channels,
         checkpoints,
         instance_type: resources.and_then(|r| r.instance_type.clone()),
-        max_runtime_ms: training.stopping_condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_S) * 1000,
+        max_runtime_ms,
         stop_grace_ms: STOP_GRACE_MS,
     })
 }

@@ -14,6 +14,7 @@ use crate::clock::Wake;
 use crate::domain::decide::{
     AttemptView, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
 };
+use crate::domain::names::AttemptId;
 use crate::domain::status::Direction;
 use crate::scheduler::report::Report;
 use crate::scheduler::settle::{self, Plan, Settled, settle};
@@ -36,9 +37,12 @@ pub struct TuningLoop {
     pub(super) inner: Arc<Inner>,
     pub(super) id: Uuid,
     pub(super) epoch: i64,
-    pub(super) mailbox: mpsc::UnboundedReceiver<Report>,
+    pub(super) mailbox: mpsc::UnboundedReceiver<Arc<Report>>,
     pub(super) wake: Wake,
 }
+
+/// Ends of attempts that are not in the rows yet; one for each, however often it was reported.
+type Reports = BTreeMap<AttemptId, Arc<Report>>;
 
 /// What the loop remembers between transactions.
 #[derive(Debug)]
@@ -61,9 +65,16 @@ impl TuningLoop {
     /// Runs until the tuning job is over, the lease is lost, or the scheduler ends.
     pub async fn run(mut self) {
         let mut memory = None;
-        let mut reports = Vec::new();
+        let mut reports = Reports::new();
         while !self.inner.stopping.is_cancelled() {
-            let wait = match self.tick(&mut memory, &mut reports).await {
+            let mut outcome = self.tick(&mut memory, &mut reports).await;
+            if let Err(error) = &outcome
+                && error.is_permanent()
+            {
+                tracing::error!(tuning_job = %self.id, error = crate::telemetry::chain(error), "a tuning job can't go on");
+                outcome = self.give_up(&mut reports, error).await;
+            }
+            let wait = match outcome {
                 Ok(Next::Again) => continue,
                 Ok(Next::Over) => return,
                 Ok(Next::Wait) => TICK,
@@ -78,18 +89,18 @@ impl TuningLoop {
                 }
             };
             tokio::select! {
-                report = self.mailbox.recv() => reports.extend(report),
+                report = self.mailbox.recv() => reports.extend(report.map(|report| (report.attempt, report))),
                 () = self.wake.wait(wait) => {}
                 () = self.inner.stopping.cancelled() => {}
             }
             while let Ok(report) = self.mailbox.try_recv() {
-                reports.push(report);
+                reports.insert(report.attempt, report);
             }
         }
     }
 
     /// One pass: foresee, suggest, settle, remember.
-    async fn tick(&self, memory: &mut Option<Memory>, reports: &mut Vec<Report>) -> Result<Next, SchedulerError> {
+    async fn tick(&self, memory: &mut Option<Memory>, reports: &mut Reports) -> Result<Next, SchedulerError> {
         if !self.inner.standing.holds() {
             return Ok(Next::Wait);
         }
@@ -108,39 +119,62 @@ impl TuningLoop {
         } else {
             None
         };
-        let input = settle::Input {
-            tuning_job: self.id,
-            server: self.inner.standing.server(),
-            epoch: self.epoch,
-            now: self.inner.parts.clock.now(),
-            reports: reports.clone(),
-            plan,
-            direction: known.direction(),
-            max_attempts: known.definition.max_attempts(),
-            executor_id: self.inner.parts.executor.id().to_owned(),
-        };
-        let input = Arc::new(input);
-        let settled = self
-            .inner
-            .parts
-            .db
-            .write(WriteClass::Scheduling, move |tx| {
-                let input = Arc::clone(&input);
-                Box::pin(async move { settle(tx, &input).await })
-            })
-            .await?;
+        let mut input = self.input(reports);
+        input.plan = plan;
+        input.direction = known.direction();
+        input.max_attempts = known.definition.max_attempts();
+        let settled = self.settle(input).await?;
         reports.clear();
         let Some(settled) = settled else { return Ok(Next::Over) };
-        if settled.wake_executor {
-            self.inner.agent.wake();
-        }
         if settle::is_over(&settled) {
-            tracing::info!(tuning_job = settled.job.name, status = %settled.job.status, "tuning job over");
             return Ok(Next::Over);
         }
         let again = settled.wants_plan;
         *memory = known.after(settled, &foreseen.ended);
         Ok(if again { Next::Again } else { Next::Wait })
+    }
+
+    /// Ends a tuning job whose rows no version of this program can search: what runs is stopped, and it fails.
+    async fn give_up(&self, reports: &mut Reports, error: &SchedulerError) -> Result<Next, SchedulerError> {
+        let mut input = self.input(reports);
+        input.broken = Some(format!("InternalServerError: {}", crate::telemetry::chain(error)));
+        let settled = self.settle(input).await?;
+        reports.clear();
+        Ok(if settled.as_ref().is_none_or(settle::is_over) { Next::Over } else { Next::Wait })
+    }
+
+    /// A transaction's input without a plan.
+    fn input(&self, reports: &Reports) -> settle::Input {
+        settle::Input {
+            tuning_job: self.id,
+            server: self.inner.standing.server(),
+            epoch: self.epoch,
+            now: self.inner.parts.clock.now(),
+            reports: reports.values().cloned().collect(),
+            plan: None,
+            direction: Direction::Minimize,
+            max_attempts: 1,
+            executor_id: self.inner.parts.executor.id().to_owned(),
+            broken: None,
+        }
+    }
+
+    async fn settle(&self, input: settle::Input) -> Result<Option<Settled>, StoreError> {
+        let input = Arc::new(input);
+        let writing = self.inner.parts.db.write(WriteClass::Scheduling, move |tx| {
+            let input = Arc::clone(&input);
+            Box::pin(async move { settle(tx, &input).await })
+        });
+        let settled = writing.await?;
+        if let Some(settled) = &settled {
+            if settled.wake_executor {
+                self.inner.agent.wake();
+            }
+            if settle::is_over(settled) {
+                tracing::info!(tuning_job = settled.job.name, status = %settled.job.status, "tuning job over");
+            }
+        }
+        Ok(settled)
     }
 
     /// Reads the job and its whole history.
@@ -198,11 +232,11 @@ impl Memory {
     }
 
     /// Applies reports to the study, and foresees what the transaction will decide from them.
-    fn foresee(&mut self, reports: &[Report]) -> Foreseen {
+    fn foresee(&mut self, reports: &Reports) -> Foreseen {
         let mut ended = Vec::new();
         let (mut completed, mut failed) = (self.job.counters.completed, 0);
         failed += self.job.counters.retryable_error + self.job.counters.non_retryable_error;
-        for report in reports {
+        for report in reports.values() {
             let Some((job, Some(attempt))) = self.live.get(&report.attempt.training_job) else { continue };
             if attempt.id != report.attempt {
                 continue;

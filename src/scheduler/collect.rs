@@ -1,0 +1,197 @@
+//! What an ended attempt left: its artifacts and its log, put where they last, and the rest of its report.
+//!
+//! Invariant: an object store that fails is tried again before anything is decided from it, and never changes how the
+//! program itself ended: only a success without its artifacts is no success. Everything here may be done again.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::outcome::ExitCause;
+use crate::domain::status::SecondaryStatus;
+use crate::executor::{LogRecord, Stream, log_format};
+use crate::objects::ObjectsError;
+use crate::scheduler::drive::{Drive, Subject};
+use crate::scheduler::reading::Reading;
+use crate::scheduler::report::Report;
+use crate::store::rows::LogSegment;
+
+/// Tries to put artifacts or a log away.
+const TRIES: u32 = 4;
+
+/// The wait after the first failure; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// How long an upload goes on after its training job was asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_mins(2);
+
+/// Why artifacts or a log could not be put away.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    #[error(transparent)]
+    Executor(#[from] crate::executor::ExecutorError),
+    #[error("the output folder could not be read")]
+    Folder(#[from] std::io::Error),
+}
+
+impl Failure {
+    /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
+    fn is_the_jobs_own(&self) -> bool {
+        matches!(self, Self::Objects(error) if !matches!(error, ObjectsError::Io { .. }))
+    }
+}
+
+impl Drive {
+    /// Fills a report in from what the attempt left.
+    pub(super) async fn collect(&self, subject: &Subject, reading: &mut Reading, report: &mut Report) {
+        let definition = &subject.definition.read;
+        report.final_metrics = reading.final_metrics(definition);
+        report.objective = reading.objective(definition);
+        report.points = reading.points();
+        report.exit.remark = reading.remark();
+        let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
+        if ran {
+            let begun = self.now();
+            report.uploading_at = Some(begun.max(report.exit.ended_at));
+            let uploading = self.upload_within_patience(subject, report.exit.cause.clone());
+            match self.showing(subject, SecondaryStatus::Uploading, uploading).await {
+                Ok(model) => report.model_artifacts = model,
+                Err(failure) => blame(report, &failure),
+            }
+            // Times count from the program's end, whenever a server came to collect.
+            let took_ms = self.now().since_ms(begun);
+            report.exit.ended_at = report.exit.ended_at.plus_ms(took_ms);
+        }
+        self.keep_log_for_good(report).await;
+        report.position = reading.position;
+    }
+
+    /// Uploads, and gives up some time after the training job was asked to stop.
+    async fn upload_within_patience(&self, subject: &Subject, cause: ExitCause) -> Result<Option<String>, Failure> {
+        let cancelled = CancellationToken::new();
+        let mut stop = self.stop.clone();
+        let patience = async {
+            while !*stop.borrow_and_update() {
+                if stop.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            tokio::time::sleep(STOP_PATIENCE).await;
+        };
+        let uploading = self.upload_with_tries(subject, &cause, &cancelled);
+        tokio::pin!(uploading);
+        tokio::select! {
+            uploaded = &mut uploading => uploaded,
+            () = patience => {
+                cancelled.cancel();
+                uploading.await
+            }
+        }
+    }
+
+    async fn upload_with_tries(
+        &self,
+        subject: &Subject,
+        cause: &ExitCause,
+        cancelled: &CancellationToken,
+    ) -> Result<Option<String>, Failure> {
+        let mut wait = FIRST_WAIT;
+        for _ in 1..TRIES {
+            match self.upload(subject, cause, cancelled).await {
+                Err(failure) if !failure.is_the_jobs_own() => {
+                    self.complain("artifacts were not stored; trying again", &failure).await;
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                done => return done,
+            }
+        }
+        self.upload(subject, cause, cancelled).await
+    }
+
+    /// Packs and stores the model (unless the program failed) and the output folder; where the model went.
+    async fn upload(
+        &self,
+        subject: &Subject,
+        cause: &ExitCause,
+        cancelled: &CancellationToken,
+    ) -> Result<Option<String>, Failure> {
+        let objects = &self.inner.parts.objects;
+        let outputs = self.inner.parts.executor.outputs(self.attempt.id).await?;
+        let uri = subject.definition.read.output_uri(&subject.job.name);
+        let packs = subject.definition.read.packs_artifacts();
+        let mut stored = None;
+        if matches!(cause, ExitCause::Exited { code: 0 } | ExitCause::Stopped | ExitCause::Deadline) {
+            let model = if packs { format!("{uri}/model.tar.gz") } else { format!("{uri}/model/") };
+            if packs {
+                objects.put_tar_gz(&outputs.model, &model).await?;
+            } else {
+                objects.put_tree(&outputs.model, &model).await?;
+            }
+            stored = Some(model);
+        }
+        let wrote_data = tokio::fs::read_dir(&outputs.data).await?.next_entry().await?.is_some();
+        if wrote_data && packs {
+            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz")).await?;
+        } else if wrote_data {
+            objects.put_tree(&outputs.data, &format!("{uri}/output/")).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Keeps the log, as often as it takes; a log that cannot be kept is said in the report.
+    async fn keep_log_for_good(&self, report: &mut Report) {
+        for _ in 0..TRIES {
+            match self.keep_log(report).await {
+                Ok(segments) => {
+                    report.segments = segments;
+                    return;
+                }
+                Err(failure) => self.complain("a log was not kept; trying again", &failure).await,
+            }
+        }
+        add_remark(report, "The log could not be kept");
+    }
+
+    /// Links the log's files into the object store, with the remark as its last record.
+    async fn keep_log(&self, report: &Report) -> Result<Vec<LogSegment>, Failure> {
+        let objects = &self.inner.parts.objects;
+        let mut segments = Vec::new();
+        for file in self.inner.parts.executor.log_files(self.attempt.id).await? {
+            let object_key = objects.keep_log(self.attempt.id, file.first_offset, &file.path).await?;
+            let (first_offset, first_time, bytes) = (file.first_offset, file.first_time, file.bytes);
+            segments.push(LogSegment { first_offset, first_time, bytes, object_key });
+        }
+        if let Some(remark) = &report.exit.remark {
+            let first_offset = segments.last().map_or(0, |s| s.first_offset + s.bytes);
+            let (time, line) = (report.exit.ended_at, remark.clone().into_bytes());
+            let mut stored = Vec::new();
+            log_format::write(&LogRecord { offset: first_offset, time, stream: Stream::Service, line }, &mut stored);
+            let object_key = objects.keep_log_bytes(self.attempt.id, first_offset, &stored).await?;
+            let bytes = stored.len() as u64;
+            segments.push(LogSegment { first_offset, first_time: time, bytes, object_key });
+        }
+        Ok(segments)
+    }
+}
+
+/// A success whose artifacts could not be stored is a failure; any other end stays what it was.
+fn blame(report: &mut Report, failure: &Failure) {
+    let text = crate::telemetry::chain(failure);
+    match report.exit.cause {
+        ExitCause::Exited { code: 0 } if failure.is_the_jobs_own() => {
+            report.exit.cause = ExitCause::OutputRefused { message: text };
+        }
+        ExitCause::Exited { code: 0 } => {
+            report.exit.cause = ExitCause::Infrastructure { message: format!("artifacts were not stored: {text}") };
+        }
+        _ => add_remark(report, &format!("Artifacts were not stored: {text}")),
+    }
+}
+
+fn add_remark(report: &mut Report, remark: &str) {
+    let earlier = report.exit.remark.take();
+    report.exit.remark = Some(earlier.map_or_else(|| remark.to_owned(), |earlier| format!("{earlier}. {remark}")));
+}

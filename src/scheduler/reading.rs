@@ -1,0 +1,175 @@
+//! What was read from one attempt's log so far: points to store, and the last value of each metric.
+//!
+//! Invariant: whatever a program prints, memory stays bounded: points not yet stored are thinned evenly once there are
+//! too many of one metric, the first, last, least and greatest kept. The last value of each metric is always exact.
+
+use std::time::Instant;
+
+use crate::domain::status::ObjectiveStatus;
+use crate::domain::time::Timestamp;
+use crate::executor::{LogRecord, Stream};
+use crate::metrics::{Match, Scraper};
+use crate::scheduler::spec::{Prepared, ReadDefinition};
+use crate::store::rows::{FinalMetric, MetricPoint, ReadPosition};
+
+/// Points of one metric that wait to be stored at most; beyond, every second one is dropped.
+const WAITING: usize = 1_000;
+
+/// The reading of one attempt's log.
+#[derive(Debug)]
+pub struct Reading {
+    /// Where to go on, and what was counted on the way.
+    pub position: ReadPosition,
+    /// Whether the beginning of the training is in the rows.
+    pub began_stored: bool,
+    /// When points were stored last.
+    pub stored_at: Instant,
+    scraper: Scraper,
+    matches: Vec<Match>,
+    /// Up to here points were stored before this reading began.
+    stored: u64,
+    /// Points to store, by definition.
+    waiting: Vec<Vec<MetricPoint>>,
+    /// The last match of each definition, finite or not.
+    last: Vec<Option<(f64, Timestamp)>>,
+}
+
+impl Reading {
+    /// A reading from the log's beginning; points before `stored` are in the rows already.
+    pub fn new(definition: &Prepared, stored: ReadPosition, began_stored: bool) -> Self {
+        let metrics = definition.read.metrics.len();
+        Self {
+            position: ReadPosition::default(),
+            began_stored,
+            stored_at: Instant::now(),
+            scraper: definition.scraper.fork(),
+            matches: Vec::new(),
+            stored: stored.offset,
+            waiting: vec![Vec::new(); metrics],
+            last: vec![None; metrics],
+        }
+    }
+
+    /// Takes in one line.
+    pub fn scrape(&mut self, record: &LogRecord) {
+        if record.stream == Stream::Service {
+            return;
+        }
+        self.matches.clear();
+        self.scraper.scrape(&record.line, &mut self.matches);
+        for found in &self.matches {
+            self.last[found.definition] = Some((found.value, record.time));
+            if !found.value.is_finite() {
+                self.position.non_finite += 1;
+            } else if record.offset >= self.stored {
+                let waiting = &mut self.waiting[found.definition];
+                waiting.push(MetricPoint {
+                    // A match takes at least a byte of its line, so that this is unique in the log.
+                    offset: record.offset + u64::from(found.nth),
+                    definition: u32::try_from(found.definition).unwrap_or(u32::MAX),
+                    time: record.time,
+                    value: found.value,
+                });
+                if waiting.len() > WAITING {
+                    thin(waiting);
+                }
+            }
+        }
+    }
+
+    /// Whether points wait to be stored.
+    pub fn has_points(&self) -> bool {
+        self.waiting.iter().any(|points| !points.is_empty())
+    }
+
+    /// The points that wait, in the order of the log.
+    pub fn points(&self) -> Vec<MetricPoint> {
+        let mut points: Vec<MetricPoint> = self.waiting.iter().flatten().copied().collect();
+        points.sort_by_key(|point| (point.offset, point.definition));
+        points
+    }
+
+    /// Notes that the points are in the rows.
+    pub fn points_stored(&mut self) {
+        self.waiting.iter_mut().for_each(Vec::clear);
+        self.stored_at = Instant::now();
+    }
+
+    /// The last value of each metric that is a number.
+    pub fn final_metrics(&self, definition: &ReadDefinition) -> Vec<FinalMetric> {
+        let named = definition.metrics.iter().zip(&self.last);
+        named
+            .filter_map(|(metric, last)| {
+                let (value, time) = (*last)?;
+                value.is_finite().then(|| FinalMetric { name: metric.name.clone(), value, time })
+            })
+            .collect()
+    }
+
+    /// Whether the objective was evaluated, and to what.
+    pub fn objective(&self, definition: &ReadDefinition) -> (ObjectiveStatus, Option<f64>) {
+        match definition.objective_index().and_then(|at| self.last[at]) {
+            Some((value, _)) if value.is_finite() => (ObjectiveStatus::Succeeded, Some(value)),
+            _ => (ObjectiveStatus::Failed, None),
+        }
+    }
+
+    /// What to tell of definitions that never matched, and of values that are no numbers.
+    pub fn remark(&self) -> Option<String> {
+        let mut parts: Vec<String> = self.scraper.unmatched().map(|metric| metric.to_string()).collect();
+        if self.position.non_finite > 0 {
+            parts.push(format!("{} metric values were infinite or not a number", self.position.non_finite));
+        }
+        (!parts.is_empty()).then(|| parts.join(". "))
+    }
+}
+
+/// Drops every second point, but not the last, the least or the greatest.
+fn thin(points: &mut Vec<MetricPoint>) {
+    let by_value = |a: &(usize, &MetricPoint), b: &(usize, &MetricPoint)| a.1.value.total_cmp(&b.1.value);
+    let least = points.iter().enumerate().min_by(by_value).map(|(at, _)| at);
+    let greatest = points.iter().enumerate().max_by(by_value).map(|(at, _)| at);
+    let last = points.len().checked_sub(1);
+    let mut at = 0;
+    points.retain(|_| {
+        let keep = at % 2 == 0 || [least, greatest, last].contains(&Some(at));
+        at += 1;
+        keep
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::request::MetricDefinition;
+
+    #[test]
+    fn a_flood_of_matches_is_thinned_and_its_ends_and_extremes_stay() {
+        let definition = MetricDefinition { name: "loss".into(), regex: "loss=(\\S+)".into() };
+        let mut reading = Reading {
+            position: ReadPosition::default(),
+            began_stored: false,
+            stored_at: Instant::now(),
+            scraper: Scraper::new(&[definition]).unwrap(),
+            matches: Vec::new(),
+            stored: 0,
+            waiting: vec![Vec::new()],
+            last: vec![None],
+        };
+        for n in 0..50_001_u64 {
+            let value = match n {
+                12_345 => -1.0,
+                23_457 => 9e9,
+                n => n as f64,
+            };
+            let line = format!("loss={value}").into_bytes();
+            reading.scrape(&LogRecord { offset: n * 40, time: Timestamp(0), stream: Stream::Stdout, line });
+        }
+        let points = reading.points();
+        assert!(points.len() <= WAITING + 1, "{}", points.len());
+        let values: Vec<f64> = points.iter().map(|p| p.value).collect();
+        assert!(values.contains(&-1.0) && values.contains(&9e9));
+        assert_eq!((points[0].value, points.last().unwrap().value), (0.0, 50_000.0));
+        assert_eq!(reading.last[0].unwrap().0.to_bits(), 50_000.0_f64.to_bits());
+    }
+}
