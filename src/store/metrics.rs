@@ -1,7 +1,7 @@
 //! Rows of `metric_points`, and the reading position that commits with them.
 //!
 //! Invariant: points and position move in one transaction, so that what lies before the position is in and is never
-//! counted again. A series (metric, host) of a training job goes on across its attempts, and keeps at most [`KEPT`]
+//! counted again. A series (metric, host) of a training job goes on across its attempts, and keeps at most `KEPT`
 //! points: every `stride`-th, and besides them the last, the least and the greatest. The stride doubles when the series
 //! is full, so that thinning costs O(1) a point.
 

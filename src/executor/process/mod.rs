@@ -1,6 +1,6 @@
 //! Attempts as processes of this machine, each under a supervisor that outlives the server.
 //!
-//! Invariant: all state is in the attempts' folders (see [`folder`]); this struct can be dropped and made again at any
+//! Invariant: all state is in the attempts' folders (see `folder`); this struct can be dropped and made again at any
 //! moment. Nothing here decides what should run.
 
 mod folder;

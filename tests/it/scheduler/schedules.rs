@@ -8,6 +8,7 @@ use tunesmith::domain::outcome::ExitCause;
 use tunesmith::domain::status::{ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use tunesmith::executor::simulated::Script;
 use tunesmith::scheduler::study::replay;
+use tunesmith::store::failpoint::Moment;
 
 use super::world::{World, loss_is_x, request};
 use crate::support::database::Engine;
@@ -185,6 +186,69 @@ async fn the_same_seed_gives_the_same_run(engine: Engine) {
     assert_eq!(tuned("first").await, tuned("second").await);
 }
 
+async fn a_failed_job_has_no_objective_value(engine: Engine) {
+    let world = World::new(engine, |spec| {
+        let first = spec.training_job_name.contains("-001-");
+        let cause = ExitCause::Exited { code: if first { 3 } else { 0 } };
+        Script::prints(if first { "loss=-5" } else { "loss=1" }).lasting(50).ending(cause)
+    })
+    .await;
+    world.create(&request("halffailed", 2, 1)).await;
+    let job = world.finish("halffailed", STEP).await;
+    let jobs = world.training_jobs("halffailed").await;
+    assert_eq!((jobs[0].status, jobs[0].objective_value), (TrainingStatus::Failed, None));
+    assert_eq!(job.best, Some((jobs[1].id, 1.0)));
+    assert_eq!((job.objective.failed, job.objective.succeeded), (1, 1));
+}
+
+async fn attempts_share_the_stopping_condition(engine: Engine) {
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
+    let mut shared = request("shared", 1, 1);
+    shared["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    shared["TrainingJobDefinition"]["StoppingCondition"] = json!({"MaxRuntimeInSeconds": 100});
+    world.create(&shared).await;
+    world.until("it runs", async || world.sim.running() == 1).await;
+    world.sim.advance(Duration::from_secs(60));
+    world.sim.lose(world.sim.starts()[0].id);
+    world.until("it runs again", async || world.sim.starts().len() == 2).await;
+    assert_eq!(world.sim.starts()[1].max_runtime_ms, 40_000);
+    let job = world.finish("shared", Duration::from_secs(1)).await;
+    assert_eq!(job.counters.stopped, 1);
+    let only = &world.training_jobs("shared").await[0];
+    assert_eq!(only.secondary, SecondaryStatus::MaxRuntimeExceeded);
+}
+
+async fn an_end_keeps_its_own_time_however_late_it_is_heard_of(engine: Engine) {
+    let mut world = World::new(engine, |spec| loss_is_x(spec).lasting(10_000)).await;
+    world.create(&request("late", 1, 1)).await;
+    world.until("it runs", async || world.sim.running() == 1).await;
+    world.stop().await;
+    world.sim.advance(Duration::from_hours(8));
+    world.start();
+    world.finish("late", STEP).await;
+    let only = &world.training_jobs("late").await[0];
+    let ran_ms = only.ended_at.unwrap().since_ms(only.started_at.unwrap());
+    assert!((10_000..11_000).contains(&ran_ms), "{ran_ms} ms");
+}
+
+/// Fails each of the first writes of a job once, before and after its commit: the schedule is the same every time.
+async fn a_write_that_fails_loses_and_repeats_nothing(engine: Engine) {
+    let world = World::new(engine, loss_is_x).await;
+    for nth in 1..=14 {
+        for moment in [Moment::BeforeCommit, Moment::AfterCommit] {
+            let name = format!("fault-{nth}-{}", if moment == Moment::BeforeCommit { "before" } else { "after" });
+            let started = world.sim.starts().len();
+            world.create(&request(&name, 4, 2)).await;
+            world.app.db.fail_write(nth, moment);
+            let job = world.finish(&name, STEP).await;
+            assert_eq!((job.status, job.counters.completed), (TuningStatus::Completed, 4), "{name}");
+            assert_eq!(world.sim.starts().len() - started, 4, "{name}");
+            assert_eq!(world.training_jobs(&name).await.len(), 4, "{name}");
+            world.spend_failures(nth).await;
+        }
+    }
+}
+
 macro_rules! on_both_databases {
     ($($test:ident),+ $(,)?) => {
         mod sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,4 +270,8 @@ on_both_databases! {
     grid_tries_every_combination_once,
     a_restarted_scheduler_goes_on_where_it_was,
     the_same_seed_gives_the_same_run,
+    a_failed_job_has_no_objective_value,
+    attempts_share_the_stopping_condition,
+    an_end_keeps_its_own_time_however_late_it_is_heard_of,
+    a_write_that_fails_loses_and_repeats_nothing,
 }

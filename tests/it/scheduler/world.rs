@@ -14,7 +14,7 @@ use tunesmith::executor::{AttemptSpec, Executor};
 use tunesmith::objects::Objects;
 use tunesmith::scheduler::{Scheduler, SchedulerParts};
 use tunesmith::store::rows::{TrainingJob, TuningJob};
-use tunesmith::store::{Db, StoreError, training_jobs, tuning_jobs};
+use tunesmith::store::{Db, StoreError, WriteClass, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
 use crate::support::database::{Engine, FreshDatabase};
@@ -89,6 +89,14 @@ impl World {
     pub async fn create(&self, request: &Value) {
         let raw = request.to_string();
         tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), request, &raw).await.unwrap();
+    }
+
+    /// Writes nothing, often enough that a failure that was asked for and has not come yet comes now.
+    pub async fn spend_failures(&self, nth: u64) {
+        for _ in 0..nth {
+            let _: Result<(), StoreError> =
+                self.app.db.write(WriteClass::Metrics, |_| Box::pin(async { Ok(()) })).await;
+        }
     }
 
     pub async fn tuning_job(&self, name: &str) -> TuningJob {
