@@ -200,7 +200,7 @@ async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_api_writes_and_serves_scheduling_first() {
+async fn a_full_queue_refuses_api_writes_and_lets_the_other_classes_through() {
     let db = TestDb::sqlite().await;
     let (running, mut runs) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
@@ -240,8 +240,9 @@ async fn a_full_queue_refuses_api_writes_and_serves_scheduling_first() {
         outcome.unwrap();
     }
     let order = order.lock().unwrap();
-    assert_eq!(order.first(), Some(&WriteClass::Scheduling));
-    assert_eq!(order.last(), Some(&WriteClass::Metrics));
+    // Neither waits for more than one write of each other class.
+    let first = &order[..3];
+    assert!(first.contains(&WriteClass::Scheduling) && first.contains(&WriteClass::Metrics), "{first:?}");
     assert_eq!(order.len(), 258);
 }
 
