@@ -7,7 +7,7 @@ use tunesmith::store::{attempts, metrics};
 use uuid::Uuid;
 
 use super::fixtures::attempt;
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     points_and_position_move_together,

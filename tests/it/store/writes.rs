@@ -10,7 +10,7 @@ use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, defi
 use uuid::Uuid;
 
 use super::fixtures::{definition, scope, tuning_job};
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     an_error_rolls_back_its_own_write_alone,
