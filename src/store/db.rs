@@ -24,7 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a migration may take.
 pub(super) const MIGRATION_PATIENCE: Duration = Duration::from_hours(1);
 
-/// Which queue a write waits in: when the queue is full, scheduling still gets in and API writes get `Busy`.
+/// Which queue or pool a write waits in. A flood of one class does not keep the others waiting; where too many API
+/// writes wait, further ones get `Busy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteClass {
     /// Leases, intents, outcomes.
@@ -127,16 +128,35 @@ impl Db {
         }
     }
 
-    /// Runs `work` over one consistent snapshot, read-only.
+    /// Runs `work` over one consistent snapshot, read-only. For API calls.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
+        self.read_as(WriteClass::Api, work).await
+    }
+
+    /// Like `read`, on connections that no number of API calls takes away. For the scheduler.
+    pub async fn read_for_scheduling<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        self.read_as(WriteClass::Scheduling, work).await
+    }
+
+    async fn read_as<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
         match &self.driver {
-            Driver::Sqlite(sqlite) => sqlite.read(work).await,
-            Driver::Postgres(postgres) => postgres.read(work).await,
+            Driver::Sqlite(sqlite) => sqlite.read(class, work).await,
+            Driver::Postgres(postgres) => postgres.read(class, work).await,
         }
     }
 }

@@ -28,6 +28,9 @@ pub async fn position(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<
 /// Appends points and moves the reading position, in one step. Points before the position in force are left as they
 /// are; of several at one offset the last counts. Keeps at most 10,000 points per metric and training job, thinned
 /// evenly, the last and the best exact. Does nothing for an attempt that is gone.
+///
+/// There may be any number of points: they are thinned before they are stored, so that one call inserts no more than
+/// 10,000 rows per metric, 64 to a statement. Points in order of offset cost least.
 pub async fn append(
     tx: &mut Tx<'_>,
     attempt: AttemptId,
@@ -41,15 +44,15 @@ pub async fn append(
         None if add_host(tx, attempt, host).await? => ReadPosition::default(),
         None => return Ok(()),
     };
-    let mut fresh: BTreeMap<u32, BTreeMap<u64, MetricPoint>> = BTreeMap::new();
+    let mut fresh: BTreeMap<u32, Vec<MetricPoint>> = BTreeMap::new();
     for point in points.iter().filter(|point| point.offset >= before.offset && point.value.is_finite()) {
-        fresh.entry(point.definition).or_default().insert(point.offset, *point);
+        fresh.entry(point.definition).or_default().push(*point);
     }
     if !fresh.is_empty() {
         let mut known = series_of(tx, attempt.training_job, host).await?;
-        for (definition, points) in fresh {
-            let series = known.remove(&definition);
-            extend(tx, attempt, host, definition, series, points.into_values().collect()).await?;
+        for (definition, mut points) in fresh {
+            in_order(&mut points);
+            extend(tx, attempt, host, definition, known.remove(&definition), &points).await?;
         }
     }
     sql(
@@ -132,8 +135,8 @@ impl Series {
         Self { seen: 0, stride: 1, last: 0, least: (0, point.value), greatest: (0, point.value) }
     }
 
-    /// Counts a point and returns its number.
-    fn count(&mut self, point: &MetricPoint) -> i64 {
+    /// Counts a point; its number is what `seen` was.
+    fn count(&mut self, point: &MetricPoint) {
         let seq = self.seen;
         self.seen += 1;
         self.last = seq;
@@ -146,7 +149,6 @@ impl Series {
         while (self.seen + self.stride - 1) / self.stride > KEPT - PINNED {
             self.stride *= 2;
         }
-        seq
     }
 
     fn pinned(&self) -> [i64; 3] {
@@ -185,22 +187,37 @@ async fn series_of(tx: &mut Tx<'_>, training_job: Uuid, host: u32) -> Result<BTr
         .collect()
 }
 
-/// Adds points, in order and each at least once new, to a series.
+/// Sorts by offset; of several at one offset the last stays.
+fn in_order(points: &mut Vec<MetricPoint>) {
+    points.sort_by_key(|point| point.offset);
+    points.dedup_by(|later, earlier| {
+        let same = later.offset == earlier.offset;
+        if same {
+            *earlier = *later;
+        }
+        same
+    });
+}
+
+/// Adds new points, in order, to a series.
 async fn extend(
     tx: &mut Tx<'_>,
     attempt: AttemptId,
     host: u32,
     definition: u32,
     known: Option<Series>,
-    points: Vec<MetricPoint>,
+    points: &[MetricPoint],
 ) -> Result<(), StoreError> {
     let Some(first) = points.first() else { return Ok(()) };
     let mut series = known.unwrap_or_else(|| Series::begun_by(first));
-    let numbered: Vec<(i64, MetricPoint)> = points.iter().map(|point| (series.count(point), *point)).collect();
+    let begin = series.seen;
+    for point in points {
+        series.count(point);
+    }
     if let Some(before) = known {
         thin(tx, (attempt.training_job, definition, host), before, series).await?;
     }
-    let kept: Vec<(i64, MetricPoint)> = numbered.into_iter().filter(|(seq, _)| series.keeps(*seq)).collect();
+    let kept: Vec<(i64, &MetricPoint)> = (begin..).zip(points).filter(|(seq, _)| series.keeps(*seq)).collect();
     for piece in pieces(&kept) {
         let text = format!(
             "INSERT INTO metric_points (training_job_id, definition, host, attempt, byte_offset, seq, read_at, value) \

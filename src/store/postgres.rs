@@ -1,7 +1,8 @@
-//! Postgres: a pool, a transaction for each write, run again where another transaction was in the way.
+//! Postgres: two pools, a transaction for each write, run again where another transaction was in the way.
 //!
-//! Invariant: a connection whose state is unknown (a timeout, a failed BEGIN) is closed, never used again. The server
-//! ends statements and idle transactions by itself; a server that does not answer at all is given up on here.
+//! Invariant: no number of API calls takes a connection that scheduling needs: heartbeats go on, so leases hold. A
+//! connection whose state is unknown (a timeout, a failed BEGIN) is closed, never used again. The server ends statements
+//! and idle transactions by itself; a server that does not answer at all is given up on here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,14 @@ use crate::store::error::StoreError;
 use crate::store::failpoint::{Failpoints, Moment, injected};
 use crate::store::tx::{Tx, is_conflict};
 
-/// Connections of one server.
-const CONNECTIONS: u32 = 16;
+/// Connections for API calls.
+const API_CONNECTIONS: u32 = 10;
+
+/// Connections for scheduling and metrics.
+const SCHEDULING_CONNECTIONS: u32 = 6;
+
+/// Of these, those that metrics may hold at once.
+const METRIC_WRITES: usize = 3;
 
 /// How long to wait for a connection, a new one included.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(5);
@@ -37,8 +44,10 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The Postgres side of a `Db`.
 #[derive(Debug)]
 pub(super) struct Postgres {
-    pool: PgPool,
+    api: PgPool,
+    scheduling: PgPool,
     api_writes: Semaphore,
+    metric_writes: Semaphore,
     failpoints: Arc<Failpoints>,
 }
 
@@ -58,27 +67,21 @@ impl Postgres {
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_WITHIN)
-            // A connection in steady use needs no round trip to find out whether it is alive.
-            .test_before_acquire(false)
-            .before_acquire(|conn, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > UNTESTED_FOR {
-                        conn.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
+        // Connected at once, to know that the server is there, and kept: scheduling never waits for a first connection.
+        let scheduling = pool(SCHEDULING_CONNECTIONS)
+            .min_connections(1)
+            .connect_with(options.clone())
             .await
             .map_err(|source| StoreError::Database { doing: "connecting", source })?;
-        Ok(Self { pool, api_writes: Semaphore::new(API_WRITES), failpoints })
+        let api = pool(API_CONNECTIONS).connect_lazy_with(options);
+        let (api_writes, metric_writes) = (Semaphore::new(API_WRITES), Semaphore::new(METRIC_WRITES));
+        Ok(Self { api, scheduling, api_writes, metric_writes, failpoints })
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        self.metric_writes.close();
+        self.api.close().await;
+        self.scheduling.close().await;
     }
 
     pub(super) async fn write<T, E, F>(&self, patience: Duration, class: WriteClass, mut work: F) -> Result<T, E>
@@ -88,14 +91,15 @@ impl Postgres {
         F: for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
         let _permit = match class {
-            WriteClass::Api => Some(self.api_writes.try_acquire().map_err(|_| E::from(StoreError::Busy))?),
-            WriteClass::Scheduling | WriteClass::Metrics => None,
+            WriteClass::Scheduling => None,
+            WriteClass::Api => Some(self.api_writes.try_acquire().map_err(|_| StoreError::Busy)?),
+            WriteClass::Metrics => Some(self.metric_writes.acquire().await.map_err(|_| StoreError::Closed)?),
         };
         let fails = self.failpoints.hit();
         let mut tried = 0;
         loop {
             tried += 1;
-            let mut conn = self.acquire().await?;
+            let mut conn = self.acquire(class).await?;
             let once = async {
                 let mut transaction = begin(&mut conn, BEGIN_WRITE).await?;
                 let mut tx = Tx::postgres(&mut transaction);
@@ -119,13 +123,13 @@ impl Postgres {
         }
     }
 
-    pub(super) async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    pub(super) async fn read<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let mut conn = self.acquire().await?;
+        let mut conn = self.acquire(class).await?;
         let once = async {
             let mut transaction = begin(&mut conn, BEGIN_READ).await?;
             // Dropping the transaction rolls it back with the connection's way to the pool: nothing to wait for.
@@ -137,12 +141,30 @@ impl Postgres {
         })
     }
 
-    async fn acquire(&self) -> Result<PoolConnection<PostgresDriver>, StoreError> {
-        self.pool.acquire().await.map_err(|source| match source {
+    async fn acquire(&self, class: WriteClass) -> Result<PoolConnection<PostgresDriver>, StoreError> {
+        let pool = if class == WriteClass::Api { &self.api } else { &self.scheduling };
+        pool.acquire().await.map_err(|source| match source {
             sqlx::Error::PoolClosed => StoreError::Closed,
             source => StoreError::Database { doing: "connecting", source },
         })
     }
+}
+
+/// A pool of at most so many connections.
+fn pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_WITHIN)
+        // A connection in steady use needs no round trip to find out whether it is alive.
+        .test_before_acquire(false)
+        .before_acquire(|conn, meta| {
+            Box::pin(async move {
+                if meta.idle_for > UNTESTED_FOR {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 async fn begin<'c>(

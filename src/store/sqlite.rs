@@ -1,4 +1,4 @@
-//! SQLite: the file, a pool of readers, and the one writer task that everything is written through.
+//! SQLite: the file, two pools of readers, and the one writer task that everything is written through.
 //!
 //! Invariant: a write's effects and its answer depend on one commit. The writer runs the writes that wait in savepoints
 //! of one transaction, so that many share a sync of the disk; one that fails is rolled back alone, and none is answered
@@ -23,8 +23,11 @@ use crate::store::failpoint::Failpoints;
 use crate::store::tx::Tx;
 use crate::store::writer::{Job, Queues, Write, Writer};
 
-/// Connections that read at once.
-const READERS: u32 = 4;
+/// Connections that read at once for API calls.
+const API_READERS: u32 = 4;
+
+/// Connections that read at once for scheduling, however many API calls there are.
+const SCHEDULING_READERS: u32 = 2;
 
 /// How long to wait for a reader.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(5);
@@ -39,7 +42,8 @@ const QUEUE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Sqlite {
     path: PathBuf,
-    readers: SqlitePool,
+    api_readers: SqlitePool,
+    scheduling_readers: SqlitePool,
     scheduling: mpsc::Sender<Box<dyn Job>>,
     api: mpsc::Sender<Box<dyn Job>>,
     metrics: mpsc::Sender<Box<dyn Job>>,
@@ -72,17 +76,12 @@ impl Sqlite {
         let queues =
             Queues { scheduling: scheduling_end, api: api_end, metrics: metrics_end, closing: closing.clone() };
         let writer = Writer::connect(writing, queues, failpoints, Arc::clone(&sole_server)).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .min_connections(1)
-            .acquire_timeout(ACQUIRE_WITHIN)
-            .test_before_acquire(false)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(|source| StoreError::Database { doing: "opening its file", source })?;
+        let options = options.read_only(true);
+        let api_readers = readers(API_READERS, options.clone()).await?;
+        let scheduling_readers = readers(SCHEDULING_READERS, options).await?;
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         let lock = Mutex::new(None);
-        Ok(Self { path, readers, scheduling, api, metrics, closing, writer, sole_server, lock })
+        Ok(Self { path, api_readers, scheduling_readers, scheduling, api, metrics, closing, writer, sole_server, lock })
     }
 
     pub(super) fn lock_exclusive(&self) -> Result<(), StoreError> {
@@ -108,7 +107,8 @@ impl Sqlite {
             // It only ends early by a panic, which is reported where it happens.
             let _ = writer.await;
         }
-        self.readers.close().await;
+        self.api_readers.close().await;
+        self.scheduling_readers.close().await;
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -133,13 +133,14 @@ impl Sqlite {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    pub(super) async fn read<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let mut conn = self.readers.acquire().await.map_err(|source| match source {
+        let readers = if class == WriteClass::Api { &self.api_readers } else { &self.scheduling_readers };
+        let mut conn = readers.acquire().await.map_err(|source| match source {
             sqlx::Error::PoolClosed => StoreError::Closed,
             source => StoreError::Database { doing: "opening its file", source },
         })?;
@@ -162,6 +163,18 @@ impl Drop for Sqlite {
     fn drop(&mut self) {
         self.closing.cancel();
     }
+}
+
+/// A pool of connections that cannot write.
+async fn readers(connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_WITHIN)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .map_err(|source| StoreError::Database { doing: "opening its file", source })
 }
 
 /// Opens a file that only this user can read, made where it is missing.

@@ -1,7 +1,8 @@
 //! SQLite's one writer: takes what waits, scheduling first, and commits it together.
 //!
 //! Invariant: at any time at most one transaction is open, on this task's own connection. A job is answered after the
-//! commit of the transaction that it ran in, or after its own rollback where no transaction is left to wait for.
+//! commit of the transaction that it ran in, or after its own rollback where no transaction is left to wait for. Each
+//! transaction runs at least one job of every class that waits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqliteConnection
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::db::BoxFuture;
+use crate::store::db::{BoxFuture, WriteClass};
 use crate::store::error::StoreError;
 use crate::store::failpoint::{Failpoints, Moment, injected};
 use crate::store::tx::Tx;
@@ -22,7 +23,7 @@ use crate::store::tx::Tx;
 /// Writes that share a commit.
 const BATCH: usize = 64;
 
-/// After this long no further write joins a transaction: those in it have waited enough.
+/// After this long no further write joins a transaction, but the first one of its class: those in it have waited enough.
 const BATCH_FOR: Duration = Duration::from_millis(20);
 
 /// How long to wait before the file is opened again after a failure.
@@ -90,15 +91,18 @@ pub(super) struct Queues {
     pub(super) closing: CancellationToken,
 }
 
+/// The classes, the most urgent first.
+const CLASSES: [WriteClass; 3] = [WriteClass::Scheduling, WriteClass::Api, WriteClass::Metrics];
+
 impl Queues {
-    /// The next job; none once closed and empty.
-    async fn next(&mut self) -> Option<Box<dyn Job>> {
+    /// The next job and its class; none once closed and empty.
+    async fn next(&mut self) -> Option<(WriteClass, Box<dyn Job>)> {
         loop {
             tokio::select! {
                 biased;
-                Some(job) = self.scheduling.recv() => return Some(job),
-                Some(job) = self.api.recv() => return Some(job),
-                Some(job) = self.metrics.recv() => return Some(job),
+                Some(job) = self.scheduling.recv() => return Some((WriteClass::Scheduling, job)),
+                Some(job) = self.api.recv() => return Some((WriteClass::Api, job)),
+                Some(job) = self.metrics.recv() => return Some((WriteClass::Metrics, job)),
                 () = self.closing.cancelled(), if !self.scheduling.is_closed() => {
                     self.scheduling.close();
                     self.api.close();
@@ -109,10 +113,25 @@ impl Queues {
         }
     }
 
-    /// The next job that waits already.
-    fn waiting(&mut self) -> Option<Box<dyn Job>> {
-        let scheduling = self.scheduling.try_recv();
-        scheduling.or_else(|_| self.api.try_recv()).or_else(|_| self.metrics.try_recv()).ok()
+    /// A job of one of `classes` that waits already: of the first class that has one.
+    fn waiting(&mut self, classes: &[WriteClass]) -> Option<(WriteClass, Box<dyn Job>)> {
+        classes.iter().find_map(|class| {
+            let queue = match class {
+                WriteClass::Scheduling => &mut self.scheduling,
+                WriteClass::Api => &mut self.api,
+                WriteClass::Metrics => &mut self.metrics,
+            };
+            queue.try_recv().ok().map(|job| (*class, job))
+        })
+    }
+
+    /// The next job of a transaction that has run none of the classes `owed` yet; where it has no `room` left, only
+    /// one of those, so that no class waits for ever behind a flood of another.
+    fn joining(&mut self, owed: &[WriteClass], room: bool) -> Option<(WriteClass, Box<dyn Job>)> {
+        if !room {
+            return self.waiting(owed);
+        }
+        self.waiting(&CLASSES[..1]).or_else(|| self.waiting(owed)).or_else(|| self.waiting(&CLASSES))
     }
 }
 
@@ -151,8 +170,8 @@ impl Writer {
 
     /// Runs until every sender is gone, or `closing` is cancelled and nothing waits.
     pub(super) async fn run(mut self) {
-        while let Some(first) = self.queues.next().await {
-            self.transaction(first).await;
+        while let Some((class, first)) = self.queues.next().await {
+            self.transaction(class, first).await;
         }
         if let Err(error) = self.conn.close().await {
             tracing::warn!(%error, "the database file was not closed in order");
@@ -160,19 +179,20 @@ impl Writer {
     }
 
     /// Runs `first` and what else waits, commits, answers.
-    async fn transaction(&mut self, first: Box<dyn Job>) {
+    async fn transaction(&mut self, class: WriteClass, first: Box<dyn Job>) {
         let began = Instant::now();
         let mut batch = Batch::default();
-        let mut next = Some(first);
+        let mut next = Some((class, first));
+        let mut owed = CLASSES.to_vec();
         let mut failure = None;
-        while let Some(job) = next.take() {
+        while let Some((class, job)) = next.take() {
+            owed.retain(|other| *other != class);
             if let Err(error) = self.step(&mut batch, job).await {
                 failure = Some(error);
                 break;
             }
-            if batch.ran.len() < BATCH && began.elapsed() < BATCH_FOR {
-                next = self.queues.waiting();
-            }
+            let room = batch.ran.len() < BATCH && began.elapsed() < BATCH_FOR;
+            next = self.queues.joining(&owed, room);
         }
         if failure.is_none() && batch.open {
             failure = self.conn.execute("COMMIT").await.err();

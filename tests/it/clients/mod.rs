@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support::database::{Engine, FreshDatabase};
+use crate::support::database::{Engine, TestDb};
 use crate::support::server::{BINARY, ServerProcess, client, command};
 
 /// Two images; the programs lie beside the configuration, as a user's would.
@@ -24,7 +24,7 @@ command = ["/bin/sh", "-c", "exec sleep 300"]
 struct Project {
     server: ServerProcess,
     folder: tempfile::TempDir,
-    _database: FreshDatabase,
+    _database: TestDb<()>,
 }
 
 async fn project(engine: Engine) -> Project {
@@ -33,7 +33,7 @@ async fn project(engine: Engine) -> Project {
     std::fs::copy(scripts.join("score.sh"), folder.path().join("score.sh")).unwrap();
     let config = folder.path().join("tunesmith.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    let database = FreshDatabase::new(engine).await;
+    let database = TestDb::empty(engine).await;
     let server = ServerProcess::start(&config, &folder.path().join("data"), Some(&database.url));
     Project { server, folder, _database: database }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::database::{Engine, FreshDatabase};
+use crate::support::database::{Engine, TestDb};
 use crate::support::server::ServerProcess;
 
 /// How long a test waits for something that must happen.
@@ -25,7 +25,7 @@ echo "loss=$x;"
 
 struct Place {
     folder: tempfile::TempDir,
-    database: FreshDatabase,
+    database: TestDb<()>,
 }
 
 impl Place {
@@ -36,7 +36,7 @@ impl Place {
         let config = "max_running = 4\n[process]\nallow_root = true\n\
                       [[images]]\nname = \"local/epochs:1\"\ncommand = [\"/bin/sh\", \"train.sh\"]\n";
         std::fs::write(folder.path().join("tunesmith.toml"), config).unwrap();
-        Self { folder, database: FreshDatabase::new(engine).await }
+        Self { folder, database: TestDb::empty(engine).await }
     }
 
     fn serve(&self) -> ServerProcess {

@@ -14,10 +14,10 @@ use tunesmith::executor::{AttemptSpec, Executor};
 use tunesmith::objects::Objects;
 use tunesmith::scheduler::{Scheduler, SchedulerParts};
 use tunesmith::store::rows::{TrainingJob, TuningJob};
-use tunesmith::store::{Db, StoreError, WriteClass, training_jobs, tuning_jobs};
+use tunesmith::store::{StoreError, WriteClass, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
-use crate::support::database::{Engine, FreshDatabase};
+use crate::support::database::{Engine, TestDb};
 
 /// How long a test waits for something that must happen.
 const BOUND: Duration = Duration::from_mins(1);
@@ -29,23 +29,21 @@ pub struct World {
     scheduler: Option<Scheduler>,
     server_id: Uuid,
     _folder: tempfile::TempDir,
-    _database: FreshDatabase,
+    _database: TestDb,
 }
 
 impl World {
     /// A running scheduler whose attempts do what `author` writes.
     pub async fn new(engine: Engine, author: impl Fn(&AttemptSpec) -> Script + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = FreshDatabase::new(engine).await;
-        let db = Db::connect(&database.url).await.unwrap();
-        db.migrate().await.unwrap();
+        let database = TestDb::new(engine).await;
         let clock = Clock::manual(Timestamp(1_700_000_000_000));
         let sim = Simulated::new("simulated:1", clock.clone(), folder.path().join("sim"), author);
         let objects = Arc::new(Objects::new(folder.path().join("s3"), Vec::new()).unwrap());
         let image =
             Image { name: "local/sim:1".into(), command: vec!["/bin/true".into()], metric_definitions: Vec::new() };
         let app = App {
-            db,
+            db: database.db.clone(),
             clock: clock.clone(),
             objects,
             executor: Arc::new(sim.clone()) as Arc<dyn Executor>,

@@ -8,7 +8,7 @@ use tunesmith::store::{attempts, logs};
 use uuid::Uuid;
 
 use super::fixtures::{attempt, exit, finished, training_job, tuning_job};
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     an_attempt_ends_once,

@@ -14,7 +14,7 @@ use tunesmith::store::rows::{
 use tunesmith::store::{attempts, definitions, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 pub fn scope() -> Scope {
     Scope { account: "000000000000".into(), region: "us-east-1".into() }

@@ -9,7 +9,7 @@ use tunesmith::store::{StoreError, attempts, definitions, logs, metrics, tags, t
 use uuid::Uuid;
 
 use super::fixtures::{attempt, definition, finished, scope, training_job, tuning_job};
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     a_tuning_job_comes_back_as_it_was_stored,

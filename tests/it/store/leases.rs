@@ -5,7 +5,7 @@ use tunesmith::store::{Db, StoreError, servers, tuning_jobs};
 use uuid::Uuid;
 
 use super::fixtures::tuning_job;
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     a_lease_passes_on_when_its_holder_is_gone,

@@ -11,7 +11,7 @@ use tunesmith::store::{StoreError, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
 use super::fixtures::{scope, training_job, tuning_job};
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     pages_of_tuning_jobs_are_the_whole_list,

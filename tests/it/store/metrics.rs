@@ -7,13 +7,14 @@ use tunesmith::store::{attempts, metrics};
 use uuid::Uuid;
 
 use super::fixtures::attempt;
-use crate::support::db::TestDb;
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     points_and_position_move_together,
     reading_again_changes_nothing,
     a_series_goes_on_across_attempts,
     long_series_are_thinned_evenly,
+    one_append_of_very_many_points_stores_few,
     an_attempt_that_is_gone_takes_no_points,
 } }
 
@@ -110,6 +111,18 @@ async fn long_series_are_thinned_evenly(db: TestDb) {
     let longer = db.curve(job.id, 0).await;
     assert_eq!(longer.last(), Some(&point(total * 10, 0, 0.5)));
     assert!(!longer.contains(all.last().unwrap()));
+}
+
+async fn one_append_of_very_many_points_stores_few(db: TestDb) {
+    let (job, id) = db.put_attempt("job").await;
+    let total = 200_000_u64;
+    let mut all: Vec<MetricPoint> = (0..total).map(|n| point(n, 0, (n as f64 / 1000.0).sin())).collect();
+    all[177_777].value = 5.0;
+    db.append(id, &all, total).await;
+    let curve = db.curve(job.id, 0).await;
+    assert!((4_000..=10_000).contains(&curve.len()), "{} points", curve.len());
+    assert!(curve.contains(&all[177_777]));
+    assert_eq!(curve.last(), all.last());
 }
 
 async fn an_attempt_that_is_gone_takes_no_points(db: TestDb) {

@@ -8,7 +8,7 @@ macro_rules! store_suite {
     (@one $database:ident { $($test:ident),+ $(,)? }) => {
         mod $database {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(crate::support::db::TestDb::$database().await).await; })+
+            async fn $test() { super::$test(crate::support::database::TestDb::$database().await).await; })+
         }
     };
 }

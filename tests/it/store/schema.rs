@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
 use tunesmith::store::{Db, StoreError};
 
-use crate::support::database::Engine;
-use crate::support::db::TestDb;
+use crate::support::database::{Engine, TestDb};
 
 store_suite! { [sqlite, postgres] {
     migrating_again_changes_nothing,

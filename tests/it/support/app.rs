@@ -18,9 +18,9 @@ use tunesmith::executor::{
     AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, LogRecord, Observed, Outputs, Stream,
 };
 use tunesmith::objects::Objects;
-use tunesmith::store::{BoxFuture, Db, Tx, WriteClass};
+use tunesmith::store::{BoxFuture, Tx, WriteClass};
 
-use super::database::{Engine, FreshDatabase};
+use super::database::{Engine, TestDb};
 
 /// When the manual clock of every test stands at its start.
 pub const START: Timestamp = Timestamp(1_700_000_000_123);
@@ -31,7 +31,7 @@ pub struct TestApp {
     pub executor: Arc<Idle>,
     pub url: String,
     _folder: tempfile::TempDir,
-    _database: FreshDatabase,
+    _database: TestDb,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -50,9 +50,7 @@ impl TestApp {
 
     pub async fn with_quotas(engine: Engine, quotas: Quotas) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let database = FreshDatabase::new(engine).await;
-        let db = Db::connect(&database.url).await.expect("the database connects");
-        db.migrate().await.expect("the schema is made");
+        let database = TestDb::new(engine).await;
         let loss = MetricDefinition { name: "loss".into(), regex: "loss=([0-9.]+)".into() };
         let images = vec![
             Image { name: "local/plain:1".into(), command: vec!["true".into()], metric_definitions: vec![] },
@@ -60,7 +58,7 @@ impl TestApp {
         ];
         let executor = Arc::new(Idle::default());
         let app = App {
-            db,
+            db: database.db.clone(),
             clock: Clock::manual(START),
             objects: Arc::new(Objects::new(folder.path().join("objects"), vec![]).expect("an object store")),
             executor: Arc::<Idle>::clone(&executor),

@@ -1,6 +1,7 @@
 //! A fresh database for one test, gone when the test is over.
 
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass};
 
 /// The two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,14 +10,19 @@ pub enum Engine {
     Postgres,
 }
 
-/// An empty database of its own.
+/// A database of its own, gone when the test is over: open and migrated, or empty (`TestDb<()>`).
 #[derive(Debug)]
-pub struct FreshDatabase {
-    /// For `Db::connect`.
+pub struct TestDb<D = Db> {
+    /// The open database.
+    pub db: D,
+    /// For `Db::connect`: a second server of the same database.
     pub url: String,
+    /// Which of the two it is.
+    pub engine: Engine,
     kept: Kept,
 }
 
+/// What goes with the test.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop")]
 enum Kept {
@@ -24,13 +30,14 @@ enum Kept {
     Database { server: String, name: String },
 }
 
-impl FreshDatabase {
-    pub async fn new(engine: Engine) -> Self {
+impl TestDb<()> {
+    /// A database that nobody has opened.
+    pub async fn empty(engine: Engine) -> Self {
         match engine {
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
                 let url = format!("sqlite://{}", folder.path().join("tunesmith.db").display());
-                Self { url, kept: Kept::File(folder) }
+                Self { db: (), url, engine, kept: Kept::File(folder) }
             }
             Engine::Postgres => {
                 let server = postgres_server();
@@ -39,9 +46,45 @@ impl FreshDatabase {
                 let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
                 connection.execute(sqlx::raw_sql(create)).await.expect("a database is made");
                 let (base, _) = server.rsplit_once('/').expect("a URL with a database");
-                Self { url: format!("{base}/{name}"), kept: Kept::Database { server, name } }
+                Self { db: (), url: format!("{base}/{name}"), engine, kept: Kept::Database { server, name } }
             }
         }
+    }
+}
+
+impl TestDb {
+    /// A SQLite file in a temporary folder.
+    pub async fn sqlite() -> Self {
+        Self::new(Engine::Sqlite).await
+    }
+
+    /// A database on the tests' Postgres server.
+    pub async fn postgres() -> Self {
+        Self::new(Engine::Postgres).await
+    }
+
+    /// Either.
+    pub async fn new(engine: Engine) -> Self {
+        let TestDb { db: (), url, engine, kept } = TestDb::empty(engine).await;
+        let db = Db::connect(&url).await.expect("the database connects");
+        db.migrate().await.expect("the schema is made");
+        Self { db, url, engine, kept }
+    }
+
+    /// A scheduling write.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.db.write(WriteClass::Scheduling, work).await
+    }
+
+    /// A read.
+    pub async fn read<T: Send>(
+        &self,
+        work: impl for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.db.read(work).await
     }
 }
 
@@ -51,9 +94,9 @@ fn postgres_server() -> String {
     std::env::var("TEST_DATABASE_URL").expect("set TEST_DATABASE_URL to a Postgres server that tests may use")
 }
 
-impl Drop for FreshDatabase {
+impl Drop for Kept {
     fn drop(&mut self) {
-        let Kept::Database { server, name } = &self.kept else { return };
+        let Self::Database { server, name } = self else { return };
         let (server, drop) = (server.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         // A thread of its own: the test's runtime may be at its end.
         let thread = std::thread::spawn(move || {
