@@ -8,7 +8,14 @@
 //!     BENCH_DATABASE_URL=postgres://… cargo bench --bench jobs     # an empty Postgres database
 //!     BENCH_JOBS=4000 BENCH_PARALLEL=16 …                          # other sizes
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a benchmark"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -12,8 +12,7 @@ use uuid::Uuid;
 use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, tuning_jobs as tuning};
 use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::{MetricDefinition, Objective};
-use crate::domain::status::{SecondaryStatus, TrainingStatus, Transition};
-use crate::domain::time::Timestamp;
+use crate::domain::status::TrainingStatus;
 use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
 
 /// A row of `definitions`, read.
@@ -125,9 +124,7 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                     )));
                 }
                 if job.stop_requested_at.is_none() {
-                    job.stop_requested_at = Some(now);
-                    job.modified_at = now;
-                    begin_stopping(&mut job, now);
+                    job.request_stop(now);
                     training_jobs::update(tx, &job).await?;
                 }
                 Ok(())
@@ -136,21 +133,6 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
         .await?;
     app.wake.wake();
     Ok(())
-}
-
-/// Shows a job as stopping; how far that is belongs to the scheduler.
-fn begin_stopping(job: &mut TrainingJob, now: Timestamp) {
-    job.status = TrainingStatus::Stopping;
-    if job.secondary == SecondaryStatus::Stopping {
-        return;
-    }
-    job.secondary = SecondaryStatus::Stopping;
-    let now = job.transitions.last().map_or(now, |last| last.start.max(now));
-    if let Some(last) = job.transitions.last_mut() {
-        last.end.get_or_insert(now);
-    }
-    let message = "Stopping the training job".to_owned();
-    job.transitions.push(Transition { status: SecondaryStatus::Stopping, start: now, end: None, message });
 }
 
 /// Deletes a training job that is over, with its kept log; its name can be used again. Its artifacts stay.

@@ -107,7 +107,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve { listen, common } => {
             let loaded = common.load(listen)?;
             telemetry::init(&loaded.settings.log)?;
-            runtime()?.block_on(serve::run(&loaded))
+            let runtime = runtime()?;
+            let served = runtime.block_on(serve::run(&loaded));
+            // Whatever still blocks a thread, such as a look at a slow disk, must not hold the end up.
+            runtime.shutdown_background();
+            served
         }
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
         Command::Logs(arguments) => logs::run(&arguments),

@@ -13,7 +13,10 @@ pub(super) async fn run(loaded: &Loaded) -> anyhow::Result<()> {
     let settings = &loaded.settings;
     // Before anything is opened, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
-    let server = Server::start(settings, loaded.file.as_deref()).await?;
+    let server = tokio::select! {
+        started = Server::start(settings, loaded.file.as_deref()) => started?,
+        () = signals.next() => return Ok(()),
+    };
     announce(server.address(), settings);
     for warning in server.warnings() {
         tracing::warn!("{warning}");

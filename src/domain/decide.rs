@@ -115,7 +115,7 @@ pub struct TrainingView<'a> {
     pub stop_requested: bool,
     /// Its latest attempt.
     pub attempt: Option<AttemptView<'a>>,
-    /// How many attempts it may have: 1 and what RetryStrategy adds.
+    /// How many attempts it may have: 1 and what `RetryStrategy` adds.
     pub max_attempts: u32,
 }
 

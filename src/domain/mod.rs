@@ -11,3 +11,4 @@ pub mod rules;
 pub mod space;
 pub mod status;
 pub mod time;
+pub mod transitions;

@@ -141,7 +141,7 @@ impl Agent {
                 Ok(Observed::Absent) => {}
                 Ok(_) => self.drive(row),
                 Err(error) => {
-                    tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not observed")
+                    tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not observed");
                 }
             }
         }

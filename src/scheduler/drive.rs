@@ -17,7 +17,7 @@ use crate::metrics::{Match, Scraper};
 use crate::objects::ObjectsError;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, ReadDefinition, attempt_spec};
-use crate::scheduler::{Inner, SchedulerError, transitions};
+use crate::scheduler::{Inner, SchedulerError};
 use crate::store::rows::{Attempt, FinalMetric, LogSegment, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, WriteClass, definitions, metrics, training_jobs, tuning_jobs};
 
@@ -220,7 +220,7 @@ impl Drive {
                         }
                         let job = training_jobs::lock(tx, attempt.training_job).await?;
                         if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
-                            transitions::began(&mut job, Some(prepared_at), started_at);
+                            job.began(Some(prepared_at), started_at);
                             job.modified_at = now;
                             training_jobs::update(tx, &job).await?;
                         }

@@ -15,7 +15,6 @@ mod report;
 mod settle;
 mod spec;
 pub mod study;
-mod transitions;
 mod tuning;
 
 use std::collections::HashMap;

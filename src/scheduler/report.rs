@@ -9,7 +9,6 @@ use crate::domain::names::AttemptId;
 use crate::domain::outcome::Exit;
 use crate::domain::status::{ObjectiveStatus, SecondaryStatus};
 use crate::domain::time::Timestamp;
-use crate::scheduler::transitions;
 use crate::store::rows::{FinalMetric, LogSegment, MetricPoint, ReadPosition};
 use crate::store::{StoreError, Tx, attempts, logs, metrics, training_jobs};
 
@@ -52,9 +51,9 @@ pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError
     if !report.segments.is_empty() {
         logs::add(tx, report.attempt, 0, &report.segments).await?;
     }
-    transitions::began(&mut job, report.prepared_at, report.exit.started_at);
+    job.began(report.prepared_at, report.exit.started_at);
     if let Some(at) = report.uploading_at {
-        transitions::enter(&mut job, SecondaryStatus::Uploading, at, None);
+        job.enter(SecondaryStatus::Uploading, at, None);
     }
     job.objective_status = report.objective.0;
     job.objective_value = report.objective.1;

@@ -16,7 +16,6 @@ use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use crate::domain::time::Timestamp;
 use crate::scheduler::report::{Report, record};
-use crate::scheduler::transitions;
 use crate::store::rows::{Attempt, TrainingJob, TuningJob};
 use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
 
@@ -143,7 +142,7 @@ impl Work<'_> {
             }
             Some(TrainingStep::InsertAttempt { number }) => {
                 if number > 1 {
-                    transitions::enter(&mut job, SecondaryStatus::Restarting, self.input.now, None);
+                    job.enter(SecondaryStatus::Restarting, self.input.now, None);
                     job.objective_status = ObjectiveStatus::Pending;
                 }
                 job.attempts = number;
@@ -152,7 +151,8 @@ impl Work<'_> {
                 self.keep(job, Some(attempt));
             }
             Some(TrainingStep::End(ending)) => {
-                self.end(&mut job, ending, attempt.and_then(|a| a.exit).and_then(|e| e.remark));
+                let exit = attempt.as_ref().and_then(|a| a.exit.as_ref());
+                self.end(&mut job, ending, exit.and_then(|e| e.remark.as_deref()));
                 training_jobs::update(tx, &job).await?;
                 self.settled.ended.push(job);
                 self.settled.wake_executor = true;
@@ -186,7 +186,7 @@ impl Work<'_> {
     }
 
     /// Ends a training job: its row, and the tuning job's counters, best and observation number.
-    fn end(&mut self, job: &mut TrainingJob, ending: Ending, remark: Option<String>) {
+    fn end(&mut self, job: &mut TrainingJob, ending: Ending, remark: Option<&str>) {
         let tuning = &mut self.settled.job;
         tuning.observed += 1;
         job.observation = Some(tuning.observed);
@@ -194,7 +194,7 @@ impl Work<'_> {
         job.ended_at = Some(self.input.now);
         job.modified_at = self.input.now;
         job.failure_reason = ending.reason;
-        transitions::enter(job, ending.secondary, self.input.now, remark.as_deref());
+        job.enter(ending.secondary, self.input.now, remark);
         if job.objective_status != ObjectiveStatus::Succeeded || ending.status == TrainingStatus::Failed {
             job.objective_status = ObjectiveStatus::Failed;
         }
@@ -335,7 +335,7 @@ impl Work<'_> {
             attempts: 1,
             observation: None,
         };
-        transitions::enter(&mut job, SecondaryStatus::Pending, now, None);
+        job.enter(SecondaryStatus::Pending, now, None);
         job
     }
 
@@ -365,10 +365,7 @@ impl Work<'_> {
             self.settled.attempts.iter().enumerate().map(|(i, a)| (a.id.training_job, i)).collect();
         for job in &mut self.settled.live {
             if job.stop_requested_at.is_none() {
-                job.stop_requested_at = Some(now);
-                job.status = TrainingStatus::Stopping;
-                job.modified_at = now;
-                transitions::enter(job, SecondaryStatus::Stopping, now, None);
+                job.request_stop(now);
                 training_jobs::update(tx, job).await?;
             }
             let Some(attempt) = attempt_of.get(&job.id).and_then(|i| self.settled.attempts.get_mut(*i)) else {

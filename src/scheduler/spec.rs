@@ -11,7 +11,7 @@ use crate::metrics::Scraper;
 use crate::objects::{Objects, ObjectsError};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
-/// One day: the service's default StoppingCondition.
+/// One day: the service's default `StoppingCondition`.
 const DEFAULT_MAX_RUNTIME_S: i64 = 86_400;
 
 /// Between SIGTERM and SIGKILL, as the service gives.

@@ -75,22 +75,7 @@ where
 {
     let limit = query.limit.clamp(1, LONGEST);
     let plan = plan(&list, query)?;
-    let (table, columns, order) = (list.table, list.columns, &plan.order);
-    let indexed = plan.indexed.join(" AND ");
-    let wanted = limit + 1;
-    let text = if plan.residual.is_empty() {
-        format!("SELECT {columns} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT {wanted}")
-    } else {
-        // The inner query walks the index and stops at its bound; the outermost one fetches the page's rows alone.
-        let residual = plan.residual.join(" AND ");
-        format!(
-            "SELECT {columns} FROM {table} WHERE id IN (SELECT id FROM (SELECT id, name_key, status, created_at, \
-             modified_at{objective} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT {EXAMINED}) examined \
-             WHERE {residual} ORDER BY {order} LIMIT {wanted}) ORDER BY {order}",
-            objective = if list.by_objective { ", objective_value" } else { "" },
-        )
-    };
-    let mut items = assembled(list.doing, text, plan.args.clone())
+    let mut items = assembled(list.doing, plan.page(&list, limit + 1), plan.args.clone())
         .all(tx)
         .await?
         .iter()
@@ -115,14 +100,7 @@ async fn last_examined(
     sort_by: SortKey,
     plan: &Plan,
 ) -> Result<Option<Cursor>, StoreError> {
-    let column = column(sort_by);
-    let (table, indexed, order) = (list.table, plan.indexed.join(" AND "), &plan.order);
-    let text = format!(
-        "SELECT name_key, {column} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT 1 OFFSET {offset}",
-        offset = EXAMINED - 1
-    );
-    let used = plan.args.len() - plan.residual_args();
-    let row = assembled(list.doing, text, plan.args[..used].to_vec()).optional(tx).await?;
+    let row = assembled(list.doing, plan.bound(list, sort_by), plan.indexed_args().to_vec()).optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     let mut reader = row.reader(list.table, "name_key, sort column");
     let id = reader.text()?;
@@ -135,9 +113,38 @@ async fn last_examined(
 }
 
 impl Plan {
+    /// The statement of a page of `wanted` rows.
+    fn page(&self, list: &List, wanted: u32) -> String {
+        let (table, columns, order) = (list.table, list.columns, &self.order);
+        let indexed = self.indexed.join(" AND ");
+        if self.residual.is_empty() {
+            return format!("SELECT {columns} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT {wanted}");
+        }
+        // The inner query walks the index and stops at its bound; the outermost one fetches the page's rows alone.
+        let residual = self.residual.join(" AND ");
+        let objective = if list.by_objective { ", objective_value" } else { "" };
+        format!(
+            "SELECT {columns} FROM {table} WHERE id IN (SELECT id FROM (SELECT id, name_key, status, created_at, \
+             modified_at{objective} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT {EXAMINED}) examined \
+             WHERE {residual} ORDER BY {order} LIMIT {wanted}) ORDER BY {order}"
+        )
+    }
+
+    /// The statement that finds the row at the bound.
+    fn bound(&self, list: &List, sort_by: SortKey) -> String {
+        format!(
+            "SELECT name_key, {column} FROM {table} WHERE {indexed} ORDER BY {order} LIMIT 1 OFFSET {offset}",
+            column = column(sort_by),
+            table = list.table,
+            indexed = self.indexed.join(" AND "),
+            order = self.order,
+            offset = EXAMINED - 1
+        )
+    }
+
     /// Every residual condition has one argument, after those of the indexed ones.
-    fn residual_args(&self) -> usize {
-        self.residual.len()
+    fn indexed_args(&self) -> &[Value] {
+        &self.args[..self.args.len() - self.residual.len()]
     }
 }
 
@@ -242,3 +249,6 @@ fn containing(part: &str) -> String {
     pattern.push('%');
     pattern
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,10 @@ const LOCK: i64 = 0x7475_6e65_736d_6974;
 
 /// Applies what is missing.
 pub(super) async fn apply(tx: &mut Tx<'_>, postgres: bool) -> Result<(), StoreError> {
+    if postgres {
+        // A start should not tell that a table is there already.
+        tx.script("preparing to migrate", "SET LOCAL client_min_messages = warning").await?;
+    }
     tx.advisory_lock(LOCK).await?;
     sql(
         "preparing to migrate",

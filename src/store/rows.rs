@@ -10,6 +10,7 @@ use crate::domain::status::{
     AttemptState, ObjectiveStatus, SecondaryStatus, Strategy, TrainingStatus, Transition, TuningStatus,
 };
 use crate::domain::time::Timestamp;
+use crate::domain::transitions;
 
 /// `TrainingJobStatusCounters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,6 +161,37 @@ pub struct TrainingJob {
     pub observation: Option<u32>,
 }
 
+impl TrainingJob {
+    /// Enters a secondary status, with what there is to add to the service's message.
+    pub fn enter(&mut self, status: SecondaryStatus, at: Timestamp, remark: Option<&str>) {
+        transitions::enter(&mut self.transitions, status, at, remark);
+        self.secondary = status;
+    }
+
+    /// Notes that an attempt was prepared and began to train; a job that is stopping goes on showing that.
+    pub fn began(&mut self, prepared_at: Option<Timestamp>, started_at: Option<Timestamp>) {
+        self.started_at = self.started_at.or(started_at);
+        if self.secondary == SecondaryStatus::Stopping {
+            return;
+        }
+        if let Some(at) = prepared_at.filter(|_| self.secondary != SecondaryStatus::Training) {
+            self.enter(SecondaryStatus::Starting, at, None);
+            self.enter(SecondaryStatus::Downloading, at, None);
+        }
+        if let Some(at) = started_at {
+            self.enter(SecondaryStatus::Training, at, None);
+        }
+    }
+
+    /// Notes that the job was asked to stop; how far that is belongs to the scheduler.
+    pub fn request_stop(&mut self, now: Timestamp) {
+        self.stop_requested_at = Some(now);
+        self.status = TrainingStatus::Stopping;
+        self.modified_at = now;
+        self.enter(SecondaryStatus::Stopping, now, None);
+    }
+}
+
 /// The last value of a metric.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FinalMetric {
@@ -254,7 +286,7 @@ pub enum SortValue {
 }
 
 /// What the three lists have in common.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListQuery<S, K> {
     /// The sort column.
     pub sort_by: K,
@@ -276,6 +308,23 @@ pub struct ListQuery<S, K> {
     pub limit: u32,
     /// Where to go on.
     pub after: Option<Cursor>,
+}
+
+impl<S, K: Default> Default for ListQuery<S, K> {
+    fn default() -> Self {
+        Self {
+            sort_by: K::default(),
+            descending: false,
+            status: None,
+            name_contains: None,
+            created_after: None,
+            created_before: None,
+            modified_after: None,
+            modified_before: None,
+            limit: 0,
+            after: None,
+        }
+    }
 }
 
 /// What a list of tuning or training jobs is sorted by.

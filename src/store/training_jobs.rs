@@ -159,15 +159,7 @@ pub async fn list(
     scope: &Scope,
     query: &ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, StoreError> {
-    let list = List {
-        doing: "listing training jobs",
-        table: "training_jobs",
-        columns: columns!(),
-        owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
-        status_by_creation: true,
-        by_objective: false,
-    };
-    listing::page(tx, list, query).await
+    listing::page(tx, of_scope(scope), query).await
 }
 
 /// A page of a tuning job's jobs.
@@ -176,15 +168,31 @@ pub async fn list_of_tuning_job(
     tuning_job: Uuid,
     query: &ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, StoreError> {
-    let list = List {
+    listing::page(tx, of_tuning_job(tuning_job), query).await
+}
+
+/// The list of a scope's jobs.
+pub(super) fn of_scope(scope: &Scope) -> List {
+    List {
+        doing: "listing training jobs",
+        table: "training_jobs",
+        columns: columns!(),
+        owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
+        status_by_creation: true,
+        by_objective: false,
+    }
+}
+
+/// The list of a tuning job's jobs.
+pub(super) fn of_tuning_job(tuning_job: Uuid) -> List {
+    List {
         doing: "listing a tuning job's training jobs",
         table: "training_jobs",
         columns: columns!(),
         owner: vec![("tuning_job_id", tuning_job.into())],
         status_by_creation: false,
         by_objective: true,
-    };
-    listing::page(tx, list, query).await
+    }
 }
 
 /// A tuning job's jobs that are not over, by ordinal.

@@ -154,15 +154,19 @@ pub async fn list(
     scope: &Scope,
     query: &ListQuery<TuningStatus, SortKey>,
 ) -> Result<Page<TuningJob>, StoreError> {
-    let list = List {
+    listing::page(tx, of_scope(scope), query).await
+}
+
+/// The list of a scope's jobs.
+pub(super) fn of_scope(scope: &Scope) -> List {
+    List {
         doing: "listing tuning jobs",
         table: "tuning_jobs",
         columns: columns!(),
         owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
         status_by_creation: true,
         by_objective: false,
-    };
-    listing::page(tx, list, query).await
+    }
 }
 
 /// The ids of all jobs that are not terminal: the scheduler's sweep.

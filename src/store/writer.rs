@@ -258,3 +258,6 @@ async fn no_panic(mut work: BoxFuture<'_, bool>) -> Option<bool> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

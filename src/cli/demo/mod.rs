@@ -42,7 +42,7 @@ pub(super) struct DemoArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     parallel: Option<u32>,
     /// Passes over the data for each model.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,
     /// Keep the server and its folder until Ctrl-C, to look around with any client.
     #[arg(long)]

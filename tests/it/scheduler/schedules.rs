@@ -77,7 +77,7 @@ async fn stop_starts_nothing_more_and_ends_what_runs(engine: Engine) {
     let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     world.create(&request("halted", 50, 4)).await;
     world.until("four run", async || world.sim.running() == 4).await;
-    tunesmith::app::tuning_jobs::stop(&world.app, &world.scope(), "halted").await.unwrap();
+    tunesmith::app::tuning_jobs::stop(&world.app, &World::scope(), "halted").await.unwrap();
     let job = world.finish("halted", STEP).await;
     assert_eq!(job.status, TuningStatus::Stopped);
     assert_eq!((job.counters.stopped, world.sim.starts().len()), (4, 4));
@@ -93,7 +93,7 @@ async fn a_stopped_training_job_frees_its_slot_for_the_next(engine: Engine) {
     world.create(&request("onestop", 3, 1)).await;
     world.until("the first runs", async || world.sim.running() == 1).await;
     let first = world.training_jobs("onestop").await[0].name.clone();
-    tunesmith::app::training_jobs::stop(&world.app, &world.scope(), &first).await.unwrap();
+    tunesmith::app::training_jobs::stop(&world.app, &World::scope(), &first).await.unwrap();
     let job = world.finish("onestop", STEP).await;
     assert_eq!(job.status, TuningStatus::Completed);
     assert_eq!((job.counters.stopped, job.counters.completed), (1, 2));
@@ -119,14 +119,17 @@ async fn a_lost_attempt_is_retried_within_the_retry_strategy(engine: Engine) {
 }
 
 async fn the_runtime_budget_of_the_tuning_job_ends_it(engine: Engine) {
-    let world = World::new(engine, |spec| loss_is_x(spec).lasting(50_000)).await;
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     let mut timed = request("timed", 1_000, 2);
     timed["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxRuntimeInSeconds"] = json!(120);
     world.create(&timed).await;
-    let job = world.finish("timed", Duration::from_secs(5)).await;
+    world.until("both run", async || world.sim.running() == 2).await;
+    world.sim.advance(Duration::from_secs(119));
+    assert_eq!(world.tuning_job("timed").await.counters.in_progress, 2);
+    let job = world.finish("timed", Duration::from_millis(500)).await;
     assert_eq!(job.status, TuningStatus::Completed);
-    assert!(job.counters.completed >= 2 && job.counters.stopped >= 1, "{:?}", job.counters);
-    assert!(job.counters.completed + job.counters.stopped <= 8, "{:?}", job.counters);
+    assert_eq!((job.counters.stopped, world.sim.starts().len()), (2, 2));
+    assert!(job.ended_at.unwrap().since_ms(job.created_at) >= 120_000);
 }
 
 async fn grid_tries_every_combination_once(engine: Engine) {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::support::database::{Engine, FreshDatabase};
 
 /// How long a test waits for something that must happen.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 pub struct World {
     pub sim: Simulated,
@@ -81,18 +81,18 @@ impl World {
         }
     }
 
-    pub fn scope(&self) -> Scope {
+    pub fn scope() -> Scope {
         Scope { account: "000000000000".into(), region: "us-east-1".into() }
     }
 
     /// Creates a tuning job from `request` through the use case.
     pub async fn create(&self, request: &Value) {
         let raw = request.to_string();
-        tunesmith::app::tuning_jobs::create(&self.app, self.scope(), request, &raw).await.unwrap();
+        tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), request, &raw).await.unwrap();
     }
 
     pub async fn tuning_job(&self, name: &str) -> TuningJob {
-        let (scope, name) = (self.scope(), name.to_owned());
+        let (scope, name) = (Self::scope(), name.to_owned());
         let read = self.app.db.read(move |tx| {
             Box::pin(async move { tuning_jobs::find(tx, &scope, &name).await }) as tunesmith::store::BoxFuture<'_, _>
         });
@@ -127,7 +127,7 @@ impl World {
                 return job;
             }
             assert!(begun.elapsed() < BOUND, "the tuning job does not end: {job:?}");
-            assert!(self.sim.running() as u32 <= job.max_parallel, "more training jobs run than MaxParallel allows");
+            assert!(self.sim.running() <= job.max_parallel as usize, "more training jobs run than MaxParallel allows");
             self.sim.advance(step);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -177,13 +177,16 @@ pub(crate) mod process {
 
     impl Drop for Harness {
         fn drop(&mut self) {
-            // A failed test must not leave its attempts running.
+            // What a test left running ends before its folder goes.
             for entry in std::fs::read_dir(self.settings.data_dir.join("attempts")).into_iter().flatten().flatten() {
-                let _ = std::fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(entry.path().join("control"))
-                    .and_then(|mut pipe| std::io::Write::write_all(&mut pipe, b"k"));
+                let ended = || entry.path().join("exit.json").exists() || !entry.path().join("started").exists();
+                let control = std::fs::File::options().read(true).write(true).open(entry.path().join("control"));
+                let Ok(mut control) = control else { continue };
+                let begun = std::time::Instant::now();
+                while !ended() && begun.elapsed() < std::time::Duration::from_secs(5) {
+                    let _ = std::io::Write::write_all(&mut control, b"k");
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
             }
         }
     }

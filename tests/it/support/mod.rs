@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod database;
+pub mod db;
 pub mod documents;
 pub mod executor_harness;
 pub mod model;

@@ -1,0 +1,120 @@
+//! Metric points: once each, thinned evenly, the last and the best exact.
+
+use tunesmith::domain::names::AttemptId;
+use tunesmith::domain::time::Timestamp;
+use tunesmith::store::rows::{MetricPoint, ReadPosition};
+use tunesmith::store::{attempts, metrics};
+use uuid::Uuid;
+
+use super::fixtures::attempt;
+use crate::support::db::TestDb;
+
+store_suite! { [sqlite, postgres] {
+    points_and_position_move_together,
+    reading_again_changes_nothing,
+    a_series_goes_on_across_attempts,
+    long_series_are_thinned_evenly,
+    an_attempt_that_is_gone_takes_no_points,
+} }
+
+fn point(offset: u64, definition: u32, value: f64) -> MetricPoint {
+    MetricPoint { offset, definition, time: Timestamp(i64::try_from(offset).unwrap() + 1), value }
+}
+
+impl TestDb {
+    async fn append(&self, id: AttemptId, points: &[MetricPoint], offset: u64) {
+        let points = points.to_vec();
+        let position = ReadPosition { offset, non_finite: offset / 100 };
+        self.write(move |tx| {
+            let points = points.clone();
+            Box::pin(async move { metrics::append(tx, id, 0, &points, position).await })
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn curve(&self, job: Uuid, definition: u32) -> Vec<MetricPoint> {
+        self.read(move |tx| Box::pin(metrics::curve(tx, job, definition))).await.unwrap()
+    }
+
+    async fn position(&self, id: AttemptId) -> ReadPosition {
+        self.read(move |tx| Box::pin(metrics::position(tx, id, 0))).await.unwrap()
+    }
+}
+
+async fn points_and_position_move_together(db: TestDb) {
+    let (job, id) = db.put_attempt("job").await;
+    assert_eq!(db.position(id).await, ReadPosition::default());
+    db.append(id, &[point(0, 0, 1.0), point(0, 1, -2.5), point(10, 0, 1e300)], 200).await;
+    assert_eq!(db.position(id).await, ReadPosition { offset: 200, non_finite: 2 });
+    assert_eq!(db.curve(job.id, 0).await, [point(0, 0, 1.0), point(10, 0, 1e300)]);
+    assert_eq!(db.curve(job.id, 1).await, [point(0, 1, -2.5)]);
+    assert_eq!(db.curve(job.id, 2).await, []);
+}
+
+async fn reading_again_changes_nothing(db: TestDb) {
+    let (job, id) = db.put_attempt("job").await;
+    let points = [point(0, 0, 1.0), point(10, 0, 2.0)];
+    db.append(id, &points, 20).await;
+    // What was read before, with other values; then a batch that overlaps; then an old position.
+    db.append(id, &[point(0, 0, 9.0), point(10, 0, 9.0), point(5, 0, 9.0)], 20).await;
+    db.append(id, &[point(10, 0, 9.0), point(20, 0, 3.0), point(20, 0, 4.0)], 30).await;
+    db.append(id, &[], 5).await;
+    assert_eq!(db.curve(job.id, 0).await, [point(0, 0, 1.0), point(10, 0, 2.0), point(20, 0, 4.0)]);
+    assert_eq!(db.position(id).await.offset, 30);
+}
+
+async fn a_series_goes_on_across_attempts(db: TestDb) {
+    let (job, first) = db.put_attempt("job").await;
+    let next = attempt(&job, 2);
+    let second = next.id;
+    db.write(move |tx| {
+        let next = next.clone();
+        Box::pin(async move { attempts::insert(tx, &next).await })
+    })
+    .await
+    .unwrap();
+    db.append(first, &[point(50, 0, 1.0)], 60).await;
+    db.append(second, &[point(0, 0, 2.0), point(40, 0, 3.0)], 60).await;
+    assert_eq!(db.curve(job.id, 0).await, [point(50, 0, 1.0), point(0, 0, 2.0), point(40, 0, 3.0)]);
+}
+
+async fn long_series_are_thinned_evenly(db: TestDb) {
+    let (job, id) = db.put_attempt("job").await;
+    // A curve with its least and greatest value off every stride.
+    let value = |n: u64| match n {
+        777 => -5.0,
+        12_347 => 5.0,
+        _ => (n as f64 / 1000.0).sin(),
+    };
+    let total = 25_011_u64;
+    let all: Vec<MetricPoint> = (0..total).map(|n| point(n * 10, 0, value(n))).collect();
+    for batch in all.chunks(1021) {
+        let end = batch.last().unwrap().offset + 10;
+        db.append(id, batch, end).await;
+        db.append(id, batch, end).await;
+    }
+    let curve = db.curve(job.id, 0).await;
+    assert!(curve.len() <= 10_000, "{} points", curve.len());
+    assert!(curve.len() > 4_000, "{} points", curve.len());
+    assert!(curve.iter().all(|kept| all.contains(kept)));
+    assert_eq!(curve.last(), all.last());
+    for exact in [777_usize, 12_347] {
+        assert!(curve.contains(&all[exact]), "the point {exact} is kept");
+    }
+    let even: Vec<u64> = curve.iter().map(|kept| kept.offset / 10).filter(|n| n % 4 == 0).collect();
+    assert_eq!(even, (0..total).filter(|n| n % 4 == 0).collect::<Vec<_>>());
+    assert!(curve.len() <= even.len() + 3);
+    // One more point: the one that was the last is let go.
+    db.append(id, &[point(total * 10, 0, 0.5)], total * 10 + 10).await;
+    let longer = db.curve(job.id, 0).await;
+    assert_eq!(longer.last(), Some(&point(total * 10, 0, 0.5)));
+    assert!(!longer.contains(all.last().unwrap()));
+}
+
+async fn an_attempt_that_is_gone_takes_no_points(db: TestDb) {
+    let gone = AttemptId { training_job: Uuid::new_v4(), number: 1 };
+    db.append(gone, &[point(0, 0, 1.0)], 10).await;
+    assert_eq!(db.curve(gone.training_job, 0).await, []);
+    assert_eq!(db.position(gone).await, ReadPosition::default());
+}
