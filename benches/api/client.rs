@@ -5,12 +5,15 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The bytes of a request for an operation.
-pub fn request(operation: &str, body: &str) -> Vec<u8> {
+/// The bytes of a request for an operation, with a signature as clients send it.
+pub fn request(operation: &str, region: &str, body: &str) -> Vec<u8> {
     format!(
         "POST / HTTP/1.1\r\nhost: localhost\r\nx-amz-target: SageMaker.{operation}\r\n\
-         content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
+         content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\
+         authorization: AWS4-HMAC-SHA256 Credential=AKEXAMPLE/20260101/{region}/sagemaker/aws4_request, \
+         SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature={:064}\r\n\r\n{body}",
+        body.len(),
+        0
     )
     .into_bytes()
 }

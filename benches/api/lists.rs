@@ -113,7 +113,7 @@ async fn times(servers: &[(SocketAddr, usize)], list: &List, deep: bool) -> [f64
     let mut requests = Vec::new();
     for (address, rows) in servers {
         clients.push(Client::connect(*address).await);
-        requests.push(request(list.operation, &list.page(deep.then_some(rows / 2)).to_string()));
+        requests.push(request(list.operation, real::REGION, &list.page(deep.then_some(rows / 2)).to_string()));
     }
     let mut taken = [Vec::new(), Vec::new()];
     for turn in 0..320 {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use sqlx::{Connection as _, Executor as _};
 
 use crate::client::{Round, request, round};
 use crate::{Place, bare, median, real, setting};
@@ -19,67 +18,62 @@ pub async fn run(place: &Place) {
     let bare = bare::serve(&url).await;
     println!(
         "{connections} connections, {rounds} rounds of {requests} requests each; a request of {} bytes",
-        real::document("job-00000000").to_string().len()
+        real::document(&name(0)).to_string().len()
     );
     println!("{:38} {:>9} {:>9} {:>7} {:>10} {:>10}", "", "real /s", "bare /s", "ratio", "real p50", "bare p50");
     let mut made = 0;
     for server in [real, bare] {
         round(server, connections, creates(&mut made, JOBS)).await;
-        finish_jobs(&url).await;
     }
+    let servers = (real, bare);
+    compare("CreateHyperParameterTuningJob", rounds, servers, connections, |_| creates(&mut made, requests)).await;
     // The bare table's jobs have the numbers after the real one's.
-    let describes = |first: usize| -> Vec<Vec<u8>> {
-        let body = |i| json!({"HyperParameterTuningJobName": format!("job-{:08}", first + i % JOBS)}).to_string();
-        (0..requests).map(|i| request("DescribeHyperParameterTuningJob", &body(i * 7919))).collect()
+    let describe = |i| {
+        let body = json!({"HyperParameterTuningJobName": name(i)}).to_string();
+        request("DescribeHyperParameterTuningJob", &region(i), &body)
     };
-    let lists = || -> Vec<Vec<u8>> { vec![request("ListHyperParameterTuningJobs", "{}"); requests] };
-
-    let mut results = Compared::default();
-    for _ in 0..rounds {
-        let theirs = round(bare, connections, creates(&mut made, requests)).await;
-        let ours = round(real, connections, creates(&mut made, requests)).await;
-        results.add(ours, theirs);
-        finish_jobs(&url).await;
-    }
-    results.print("CreateHyperParameterTuningJob");
-    compare("DescribeHyperParameterTuningJob", rounds, (real, bare), connections, || (describes(0), describes(JOBS)))
-        .await;
-    compare("ListHyperParameterTuningJobs", rounds, (real, bare), connections, || (lists(), lists())).await;
+    let describes = |server| {
+        let first = if server == real { 0 } else { JOBS };
+        (0..requests).map(|i| describe(first + i * 7919 % JOBS)).collect()
+    };
+    compare("DescribeHyperParameterTuningJob", rounds, servers, connections, describes).await;
+    let lists = |_| (0..requests).map(|i| request("ListHyperParameterTuningJobs", &region(i % JOBS), "{}")).collect();
+    compare("ListHyperParameterTuningJobs", rounds, servers, connections, lists).await;
 }
 
+/// Rounds of each server in turn. `requests` makes those of a round.
 async fn compare(
     name: &str,
     rounds: usize,
     (real, bare): (SocketAddr, SocketAddr),
     connections: usize,
-    requests: impl Fn() -> (Vec<Vec<u8>>, Vec<Vec<u8>>),
+    mut requests: impl FnMut(SocketAddr) -> Vec<Vec<u8>>,
 ) {
     let mut results = Compared::default();
     for _ in 0..rounds {
-        let (to_real, to_bare) = requests();
-        let theirs = round(bare, connections, to_bare).await;
-        let ours = round(real, connections, to_real).await;
-        results.add(ours, theirs);
+        let theirs = round(bare, connections, requests(bare)).await;
+        let ours = round(real, connections, requests(real)).await;
+        results.ours.push(ours);
+        results.theirs.push(theirs);
     }
     results.print(name);
+}
+
+fn name(job: usize) -> String {
+    format!("job-{job:08}")
+}
+
+/// Nothing ends the jobs while a round runs, so each 64 have a region, and with it a quota, of their own.
+fn region(job: usize) -> String {
+    format!("bench-{}", job / 64)
 }
 
 /// Requests for jobs of new names.
 fn creates(made: &mut usize, count: usize) -> Vec<Vec<u8>> {
     let first = *made;
     *made += count;
-    let body = |i: usize| real::document(&format!("job-{i:08}")).to_string();
-    (first..*made).map(|i| request("CreateHyperParameterTuningJob", &body(i))).collect()
-}
-
-/// What the scheduler would have done by now: a job in progress counts towards the quota of every Create.
-async fn finish_jobs(url: &str) {
-    const FINISH: &str = "UPDATE tuning_jobs SET status = 'Completed' WHERE status = 'InProgress'";
-    if let Some(path) = url.strip_prefix("sqlite://") {
-        sqlx::SqliteConnection::connect(path).await.unwrap().execute(FINISH).await.unwrap();
-    } else {
-        sqlx::PgConnection::connect(url).await.unwrap().execute(FINISH).await.unwrap();
-    }
+    let create = |i| request("CreateHyperParameterTuningJob", &region(i), &real::document(&name(i)).to_string());
+    (first..*made).map(create).collect()
 }
 
 /// Rounds of both servers, pair by pair.
@@ -90,11 +84,6 @@ struct Compared {
 }
 
 impl Compared {
-    fn add(&mut self, ours: Round, theirs: Round) {
-        self.ours.push(ours);
-        self.theirs.push(theirs);
-    }
-
     /// Medians over the rounds; the ratio is the median of the pairs' ratios.
     fn print(&self, name: &str) {
         let rate = |rounds: &[Round]| median(rounds.iter().map(|round| round.per_second).collect());

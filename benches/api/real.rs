@@ -32,8 +32,7 @@ pub async fn serve(url: &str, folder: &Path) -> SocketAddr {
         })),
         images: Arc::new(Images::new(vec![image]).unwrap()),
         wake: Wake::default(),
-        // Nothing ends the jobs while a round runs.
-        quotas: Quotas { concurrent_tuning_jobs: 1_000_000, ..Quotas::default() },
+        quotas: Quotas { concurrent_tuning_jobs: 1_000, ..Quotas::default() },
     };
     let settings = ApiSettings {
         account: ACCOUNT.into(),
