@@ -180,24 +180,23 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
     Ok(())
 }
 
-/// A tuning job with what Describe shows beside it, from one consistent read.
+/// A tuning job with what Describe shows beside it.
 pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobView, AppError> {
-    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
-    let (job, definition, best) = app
+    let (scope, key) = (scope.clone(), name.to_owned());
+    let found = app
         .db
-        .read(move |tx| {
-            Box::pin(async move {
-                let job = find(tx, &scope, &name).await?;
-                let definition = DefinitionView::get(tx, job.definition_id).await?;
-                let best = match job.best {
-                    Some((id, _)) => training_jobs::get(tx, id).await?,
-                    None => None,
-                };
-                Ok::<_, AppError>((job, Arc::new(definition), best))
-            })
+        .glance(move |tx| {
+            Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope, &key).await.map_err(AppError::from) })
         })
         .await?;
+    let (job, definition) = found.ok_or_else(|| AppError::no_tuning_job(name))?;
+    let definition = Arc::new(DefinitionView::read(definition)?);
+    // The best job is over and changes no more, so a second look shows the same as one snapshot of both would.
+    let best = match job.best {
+        Some((id, _)) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
+        None => None,
+    };
     let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
     Ok(TuningJobView { job, definition, best, now })
 }

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TuningStatus;
 use crate::store::listing::{self, List, Listed};
-use crate::store::query::{Row, assembled, sql};
-use crate::store::rows::{ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob};
-use crate::store::{StoreError, Tx};
+use crate::store::query::{Reader, Row, assembled, sql};
+use crate::store::rows::{
+    Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob,
+};
+use crate::store::{StoreError, Tx, definitions};
 
 /// Every column, in the order in which `Listed::read` reads and `insert` writes them.
 macro_rules! columns {
@@ -85,6 +87,37 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     .optional(tx)
     .await?;
     row.as_ref().map(TuningJob::read).transpose()
+}
+
+/// The job of a name, ignoring case, with what it trains, in one statement.
+pub async fn find_with_definition(
+    tx: &mut Tx<'_>,
+    scope: &Scope,
+    name: &str,
+) -> Result<Option<(TuningJob, Definition)>, StoreError> {
+    macro_rules! all {
+        () => {
+            concat!(columns!(), ", ", definitions::joined_columns!())
+        };
+    }
+    let row = sql(
+        "finding a tuning job",
+        concat!(
+            "SELECT ",
+            all!(),
+            " FROM tuning_jobs",
+            definitions::joined!(),
+            " WHERE account = $1 AND region = $2 AND name_key = $3"
+        ),
+    )
+    .bind(&scope.account)
+    .bind(&scope.region)
+    .bind(name_key(name))
+    .optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut r = row.reader("tuning_jobs", all!());
+    Ok(Some((read(&mut r)?, definitions::read(&mut r)?)))
 }
 
 /// The job of an id.
@@ -224,45 +257,49 @@ fn account_lock(scope: &Scope) -> i64 {
         .cast_signed()
 }
 
+/// Reads a job's columns, the first ones of the row.
+fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
+    let id = r.parsed()?;
+    let scope = Scope { account: r.text()?, region: r.text()? };
+    let _name_key = r.text()?;
+    Ok(TuningJob {
+        id,
+        scope,
+        name: r.text()?,
+        status: r.parsed()?,
+        strategy: r.parsed()?,
+        definition_id: r.parsed()?,
+        seed: r.int()?.cast_unsigned(),
+        max_jobs: r.u32()?,
+        max_parallel: r.u32()?,
+        max_runtime_ms: r.opt_int()?,
+        created_at: r.time()?,
+        modified_at: r.time()?,
+        ended_at: r.opt_time()?,
+        stop_requested_at: r.opt_time()?,
+        failure_reason: r.opt_text()?,
+        counters: TrainingCounters {
+            completed: r.u32()?,
+            in_progress: r.u32()?,
+            retryable_error: r.u32()?,
+            non_retryable_error: r.u32()?,
+            stopped: r.u32()?,
+        },
+        objective: ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? },
+        best: r.opt_parsed()?.zip(r.opt_real()?),
+        observed: r.u32()?,
+        inserted: r.u32()?,
+        not_improving: r.u32()?,
+        exhausted: r.flag()?,
+        lease_owner: r.opt_parsed()?,
+        lease_epoch: r.int()?,
+        request: r.text()?,
+    })
+}
+
 impl Listed for TuningJob {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let mut r = row.reader("tuning_jobs", columns!());
-        let id = r.parsed()?;
-        let scope = Scope { account: r.text()?, region: r.text()? };
-        let _name_key = r.text()?;
-        Ok(Self {
-            id,
-            scope,
-            name: r.text()?,
-            status: r.parsed()?,
-            strategy: r.parsed()?,
-            definition_id: r.parsed()?,
-            seed: r.int()?.cast_unsigned(),
-            max_jobs: r.u32()?,
-            max_parallel: r.u32()?,
-            max_runtime_ms: r.opt_int()?,
-            created_at: r.time()?,
-            modified_at: r.time()?,
-            ended_at: r.opt_time()?,
-            stop_requested_at: r.opt_time()?,
-            failure_reason: r.opt_text()?,
-            counters: TrainingCounters {
-                completed: r.u32()?,
-                in_progress: r.u32()?,
-                retryable_error: r.u32()?,
-                non_retryable_error: r.u32()?,
-                stopped: r.u32()?,
-            },
-            objective: ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? },
-            best: r.opt_parsed()?.zip(r.opt_real()?),
-            observed: r.u32()?,
-            inserted: r.u32()?,
-            not_improving: r.u32()?,
-            exhausted: r.flag()?,
-            lease_owner: r.opt_parsed()?,
-            lease_epoch: r.int()?,
-            request: r.text()?,
-        })
+        read(&mut row.reader("tuning_jobs", columns!()))
     }
 
     fn sort_value(&self, sort_by: SortKey) -> SortValue {

@@ -21,6 +21,7 @@ store_suite! { [sqlite, postgres] {
     a_deleted_tuning_job_leaves_its_training_jobs,
     a_deleted_training_job_takes_all_of_it_along,
     unfinished_jobs_are_found_and_counted,
+    a_job_is_found_with_its_definition,
     tags_are_set_replaced_removed_and_listed,
     nul_characters_do_not_stop_a_write,
 } }
@@ -289,6 +290,24 @@ async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
         .unwrap();
     assert_eq!(unfinished, expected);
     assert_eq!((here as usize, there), (expected.len(), 0));
+}
+
+async fn a_job_is_found_with_its_definition(db: TestDb) {
+    let tuning = tuning_job("Tune");
+    db.put(&tuning).await;
+    let job = training_job(Some(&tuning), 1, "Tune-001");
+    db.put_training(std::slice::from_ref(&job)).await;
+    let found = |name: &'static str| {
+        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope(), name).await }))
+    };
+    assert_eq!(found("tUNE").await.unwrap(), Some((tuning.clone(), definition(tuning.definition_id))));
+    assert_eq!(found("tune-").await.unwrap(), None);
+    let found = |name: &'static str| {
+        db.db.glance(move |tx| Box::pin(async move { training_jobs::find_with_definition(tx, &scope(), name).await }))
+    };
+    let definition = definition(job.definition_id);
+    assert_eq!(found("tune-001").await.unwrap(), Some((job, definition)));
+    assert_eq!(found("tune").await.unwrap(), None);
 }
 
 async fn tags_are_set_replaced_removed_and_listed(db: TestDb) {
