@@ -161,11 +161,12 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
             "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
         ))
     };
-    if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
-        return Err(taken());
-    }
-    let used = tuning_jobs::count_unfinished(tx, &new.job.scope).await?;
+    let used = tuning_jobs::count_unfinished(tx, &new.job.scope, quota).await?;
     if used >= quota {
+        // A name that is taken stays so whatever the quota: that is what the user has to know.
+        if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
+            return Err(taken());
+        }
         let what = "Maximum number of concurrent hyperparameter tuning jobs";
         return Err(exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1));
     }

@@ -213,20 +213,58 @@ pub async fn unfinished(tx: &mut Tx<'_>) -> Result<Vec<Uuid>, StoreError> {
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
 }
 
-/// How many jobs of an account are not terminal: the quota. In a write, nobody else counts the account's jobs until
-/// the end of the transaction.
-pub async fn count_unfinished(tx: &mut Tx<'_>, scope: &Scope) -> Result<u32, StoreError> {
-    tx.advisory_lock(account_lock(scope)).await?;
+/// Counts the jobs of account `$1` and region `$2` that are not terminal.
+macro_rules! count {
+    () => {
+        "(SELECT count(*) FROM tuning_jobs WHERE account = $1 AND region = $2 \
+          AND status IN ('InProgress', 'Stopping', 'Deleting'))"
+    };
+}
+
+/// Inserts of one account that may be under way at once where its quota is further away than so many.
+const LANES: u32 = 32;
+
+/// How many jobs of an account are not terminal, for a write that inserts one more unless that passes `quota`.
+///
+/// On Postgres inserts that are not committed yet are not counted. Where as many as there are lanes would still fit,
+/// each insert holds a lane, so that they commit side by side; nearer the quota one excludes all others until it is
+/// over.
+pub async fn count_unfinished(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<u32, StoreError> {
+    let in_lane = !tx.writes_alone() && take_lane(tx, scope, quota).await?;
+    let row = sql("counting unfinished tuning jobs", concat!("SELECT ", count!()))
+        .bind(&scope.account)
+        .bind(&scope.region)
+        .optional(tx)
+        .await?;
+    let used = row.map_or(Ok(0), |row| row.reader("tuning_jobs", "count").u32())?;
+    if in_lane && used.saturating_add(LANES) > quota {
+        // Others were quicker; the next try sees how near the quota is and waits for its turn.
+        return Err(tx.conflict());
+    }
+    Ok(used)
+}
+
+/// Takes the account's lock, shared and with a lane where the quota is far (true), else exclusively.
+async fn take_lane(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<bool, StoreError> {
     let row = sql(
-        "counting unfinished tuning jobs",
-        "SELECT count(*) FROM tuning_jobs WHERE account = $1 AND region = $2 \
-         AND status IN ('InProgress', 'Stopping', 'Deleting')",
+        "waiting to count unfinished tuning jobs",
+        concat!(
+            "SELECT CAST(CASE WHEN ",
+            count!(),
+            " + $3 <= $4 THEN \
+                CASE WHEN pg_advisory_xact_lock_shared($5) IS NULL THEN 0 \
+                     WHEN pg_advisory_xact_lock($5 + 1 + pg_backend_pid() % $3) IS NULL THEN 0 ELSE 1 END \
+              ELSE CASE WHEN pg_advisory_xact_lock($5) IS NULL THEN 1 ELSE 0 END END AS BIGINT)"
+        ),
     )
     .bind(&scope.account)
     .bind(&scope.region)
+    .bind(LANES)
+    .bind(quota)
+    .bind(account_lock(scope))
     .optional(tx)
     .await?;
-    row.map_or(Ok(0), |row| row.reader("tuning_jobs", "count").u32())
+    row.map_or(Ok(false), |row| row.reader("tuning_jobs", "lane").flag())
 }
 
 /// Takes the lease of a job for a server and returns the new fencing token; none while a live server holds it. Taking
@@ -249,12 +287,14 @@ pub async fn acquire_lease(tx: &mut Tx<'_>, id: Uuid, server: Uuid) -> Result<Op
     row.map(|row| row.reader("tuning_jobs", "lease_epoch").int()).transpose()
 }
 
-/// The key of an account's advisory lock (FNV-1a of account and region).
+/// The key of an account's advisory lock (FNV-1a of account and region); those of its lanes follow it.
 fn account_lock(scope: &Scope) -> i64 {
     let bytes = scope.account.bytes().chain([0]).chain(scope.region.bytes());
     bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         .cast_signed()
+        >> 8
+        << 8
 }
 
 /// Reads a job's columns, the first ones of the row.
