@@ -9,13 +9,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, expressions};
 use crate::domain::names::Scope;
 use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
-use crate::metrics::Scraper;
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
 use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
 
@@ -71,7 +70,7 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     within("training_jobs_per_tuning_job", app.quotas.training_jobs_per_tuning_job, plan.max_jobs)?;
     let parallel = request.config.resource_limits.max_parallel_training_jobs;
     within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
-    Scraper::new(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
+    expressions::check(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
     Ok(plan)
 }
 
