@@ -81,9 +81,18 @@ pub async fn list(
     query: ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, AppError> {
     let scope = scope.clone();
-    app.db
-        .read(move |tx| Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
-        .await
+    if query.is_unfiltered() {
+        return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
+    }
+    app.db.read(move |tx| Box::pin(list_page(tx, scope, query))).await
+}
+
+async fn list_page(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    query: ListQuery<TrainingStatus, SortKey>,
+) -> Result<Page<TrainingJob>, AppError> {
+    Ok(training_jobs::list(tx, &scope, &query).await?)
 }
 
 /// A page of a tuning job's training jobs, each with what it trains.

@@ -208,9 +208,18 @@ pub async fn list(
     query: ListQuery<TuningStatus, SortKey>,
 ) -> Result<Page<TuningJob>, AppError> {
     let scope = scope.clone();
-    app.db
-        .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
-        .await
+    if query.is_unfiltered() {
+        return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
+    }
+    app.db.read(move |tx| Box::pin(list_page(tx, scope, query))).await
+}
+
+async fn list_page(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    query: ListQuery<TuningStatus, SortKey>,
+) -> Result<Page<TuningJob>, AppError> {
+    Ok(tuning_jobs::list(tx, &scope, &query).await?)
 }
 
 /// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.

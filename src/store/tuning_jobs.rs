@@ -14,13 +14,26 @@ use crate::store::rows::{
 };
 use crate::store::{StoreError, Tx, definitions};
 
-/// Every column, in the order in which `Listed::read` reads and `insert` writes them.
+/// Every column, in the order in which `read` reads and `insert` writes them.
 macro_rules! columns {
+    () => {
+        concat!(columns_but_request!(), ", request")
+    };
+}
+
+/// What a list reads: requests are long, and no list shows them.
+macro_rules! listed_columns {
+    () => {
+        concat!(columns_but_request!(), ", '' AS request")
+    };
+}
+
+macro_rules! columns_but_request {
     () => {
         "id, account, region, name_key, name, status, strategy, definition_id, seed, max_jobs, max_parallel, \
          max_runtime_ms, created_at, modified_at, ended_at, stop_requested_at, failure_reason, completed, in_progress, \
          retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
-         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch, request"
+         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch"
     };
 }
 
@@ -181,7 +194,7 @@ pub async fn delete(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
     super::definitions::delete_unused(tx, job.definition_id).await
 }
 
-/// A page of a scope's jobs.
+/// A page of a scope's jobs, without their requests.
 pub async fn list(
     tx: &mut Tx<'_>,
     scope: &Scope,
@@ -195,7 +208,7 @@ pub(super) fn of_scope(scope: &Scope) -> List {
     List {
         doing: "listing tuning jobs",
         table: "tuning_jobs",
-        columns: columns!(),
+        columns: listed_columns!(),
         owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
         status_by_creation: true,
         by_objective: false,
