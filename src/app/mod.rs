@@ -12,6 +12,7 @@ use crate::objects::Objects;
 use crate::store::Db;
 
 pub mod error;
+mod expressions;
 pub mod health;
 pub mod logs;
 pub mod tags;

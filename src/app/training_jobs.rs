@@ -13,6 +13,7 @@ use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, tuning_jo
 use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::{MetricDefinition, Objective};
 use crate::domain::status::TrainingStatus;
+use crate::store::rows::Definition;
 use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
 
 /// A row of `definitions`, read.
@@ -43,6 +44,11 @@ impl DefinitionView {
         let row = definitions::get(tx, id)
             .await?
             .ok_or_else(|| AppError::Internal(format!("definition {id} is missing").into()))?;
+        Self::read(row)
+    }
+
+    /// Reads a row.
+    pub(crate) fn read(row: Definition) -> Result<Self, AppError> {
         let objective = row.objective.as_deref().map(serde_json::from_str).transpose();
         Ok(Self {
             tuning_job_name: row.tuning_job_name,
@@ -56,15 +62,16 @@ impl DefinitionView {
 /// A training job with what it trains.
 pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TrainingJobView, AppError> {
     let (scope, name) = (scope.clone(), name.to_owned());
-    app.db
-        .read(move |tx| {
-            Box::pin(async move {
-                let job = find(tx, &scope, &name).await?;
-                let definition = Arc::new(DefinitionView::get(tx, job.definition_id).await?);
-                Ok(TrainingJobView { job, definition })
-            })
+    let found = app
+        .db
+        .glance(move |tx| {
+            Box::pin(
+                async move { training_jobs::find_with_definition(tx, &scope, &name).await.map_err(AppError::from) },
+            )
         })
-        .await
+        .await?;
+    let (job, definition) = found.ok_or_else(AppError::no_training_job)?;
+    Ok(TrainingJobView { job, definition: Arc::new(DefinitionView::read(definition)?) })
 }
 
 /// A page of the scope's training jobs.
@@ -74,9 +81,18 @@ pub async fn list(
     query: ListQuery<TrainingStatus, SortKey>,
 ) -> Result<Page<TrainingJob>, AppError> {
     let scope = scope.clone();
-    app.db
-        .read(move |tx| Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
-        .await
+    if query.is_unfiltered() {
+        return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
+    }
+    app.db.read(move |tx| Box::pin(list_page(tx, scope, query))).await
+}
+
+async fn list_page(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    query: ListQuery<TrainingStatus, SortKey>,
+) -> Result<Page<TrainingJob>, AppError> {
+    Ok(training_jobs::list(tx, &scope, &query).await?)
 }
 
 /// A page of a tuning job's training jobs, each with what it trains.

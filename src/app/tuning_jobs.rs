@@ -9,13 +9,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, expressions};
 use crate::domain::names::Scope;
 use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
-use crate::metrics::Scraper;
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
 use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
 
@@ -71,7 +70,7 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     within("training_jobs_per_tuning_job", app.quotas.training_jobs_per_tuning_job, plan.max_jobs)?;
     let parallel = request.config.resource_limits.max_parallel_training_jobs;
     within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
-    Scraper::new(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
+    expressions::check(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
     Ok(plan)
 }
 
@@ -161,11 +160,12 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
             "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
         ))
     };
-    if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
-        return Err(taken());
-    }
-    let used = tuning_jobs::count_unfinished(tx, &new.job.scope).await?;
+    let used = tuning_jobs::count_unfinished(tx, &new.job.scope, quota).await?;
     if used >= quota {
+        // A name that is taken stays so whatever the quota: that is what the user has to know.
+        if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
+            return Err(taken());
+        }
         let what = "Maximum number of concurrent hyperparameter tuning jobs";
         return Err(exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1));
     }
@@ -180,24 +180,23 @@ async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppErro
     Ok(())
 }
 
-/// A tuning job with what Describe shows beside it, from one consistent read.
+/// A tuning job with what Describe shows beside it.
 pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobView, AppError> {
-    let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
-    let (job, definition, best) = app
+    let (scope, key) = (scope.clone(), name.to_owned());
+    let found = app
         .db
-        .read(move |tx| {
-            Box::pin(async move {
-                let job = find(tx, &scope, &name).await?;
-                let definition = DefinitionView::get(tx, job.definition_id).await?;
-                let best = match job.best {
-                    Some((id, _)) => training_jobs::get(tx, id).await?,
-                    None => None,
-                };
-                Ok::<_, AppError>((job, Arc::new(definition), best))
-            })
+        .glance(move |tx| {
+            Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope, &key).await.map_err(AppError::from) })
         })
         .await?;
+    let (job, definition) = found.ok_or_else(|| AppError::no_tuning_job(name))?;
+    let definition = Arc::new(DefinitionView::read(definition)?);
+    // The best job is over and changes no more, so a second look shows the same as one snapshot of both would.
+    let best = match job.best {
+        Some((id, _)) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
+        None => None,
+    };
     let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
     Ok(TuningJobView { job, definition, best, now })
 }
@@ -209,9 +208,18 @@ pub async fn list(
     query: ListQuery<TuningStatus, SortKey>,
 ) -> Result<Page<TuningJob>, AppError> {
     let scope = scope.clone();
-    app.db
-        .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
-        .await
+    if query.is_unfiltered() {
+        return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
+    }
+    app.db.read(move |tx| Box::pin(list_page(tx, scope, query))).await
+}
+
+async fn list_page(
+    tx: &mut Tx<'_>,
+    scope: Scope,
+    query: ListQuery<TuningStatus, SortKey>,
+) -> Result<Page<TuningJob>, AppError> {
+    Ok(tuning_jobs::list(tx, &scope, &query).await?)
 }
 
 /// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.

@@ -84,7 +84,7 @@ impl Agent {
             .inner
             .parts
             .db
-            .read(move |tx| Box::pin(async move { attempts::of_executor(tx, &executor_id).await }))
+            .read_for_scheduling(move |tx| Box::pin(async move { attempts::of_executor(tx, &executor_id).await }))
             .await?;
         self.forget_finished(&rows);
         let mut waiting = Vec::new();
@@ -253,7 +253,7 @@ impl Agent {
 
     /// Asks the rows again: the attempt may have been inserted after this pass read them.
     async fn is_orphan(&self, id: AttemptId) -> bool {
-        let row = self.inner.parts.db.read(move |tx| Box::pin(attempts::get(tx, id))).await;
+        let row = self.inner.parts.db.read_for_scheduling(move |tx| Box::pin(attempts::get(tx, id))).await;
         row.is_ok_and(|row: Option<Attempt>| row.is_none_or(|row| row.state == AttemptState::Removed))
     }
 }

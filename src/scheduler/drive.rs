@@ -298,7 +298,7 @@ async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, Sto
     inner
         .parts
         .db
-        .read(move |tx| {
+        .read_for_scheduling(move |tx| {
             Box::pin(async move {
                 let Some(job) = training_jobs::get(tx, id.training_job).await? else { return Ok(None) };
                 let Some(definition) = definitions::get(tx, job.definition_id).await? else { return Ok(None) };

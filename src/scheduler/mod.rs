@@ -245,7 +245,7 @@ async fn sweep(inner: Arc<Inner>) {
 
 /// Starts a loop for each unfinished tuning job that has none and whose lease is to be had; wakes the others.
 async fn take_over(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    let unfinished = inner.parts.db.read(|tx| Box::pin(tuning_jobs::unfinished(tx))).await?;
+    let unfinished = inner.parts.db.read_for_scheduling(|tx| Box::pin(tuning_jobs::unfinished(tx))).await?;
     let missing: Vec<Uuid> = {
         let mut loops = inner.loops.lock().unwrap_or_else(PoisonError::into_inner);
         loops.retain(|_, handle| !handle.task.is_finished());

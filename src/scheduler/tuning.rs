@@ -184,7 +184,7 @@ impl TuningLoop {
             .inner
             .parts
             .db
-            .read(move |tx| {
+            .read_for_scheduling(move |tx| {
                 Box::pin(async move {
                     let Some(job) = tuning_jobs::get(tx, id).await? else { return Ok::<_, StoreError>(None) };
                     let definition = definitions::get(tx, job.definition_id).await?;

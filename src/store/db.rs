@@ -128,6 +128,20 @@ impl Db {
         }
     }
 
+    /// Runs `work`, one SELECT, outside a transaction: by itself it sees one snapshot, and beginning and ending a
+    /// transaction would cost more than it does. Further statements would each see a later snapshot.
+    pub async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.glance(work).await,
+            Driver::Postgres(postgres) => postgres.glance(work).await,
+        }
+    }
+
     /// Runs `work` over one consistent snapshot, read-only. For API calls.
     pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where

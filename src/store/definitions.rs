@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use crate::store::query::sql;
+use crate::store::query::{Reader, sql};
 use crate::store::rows::Definition;
 use crate::store::{StoreError, Tx};
 
@@ -34,15 +34,36 @@ pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<Definition>, StoreE
     .bind(id)
     .optional(tx)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mut r = row.reader("definitions", "id, tuning_job_name, document, metric_definitions, objective");
-    Ok(Some(Definition {
+    let columns = "id, tuning_job_name, document, metric_definitions, objective";
+    row.map(|row| read(&mut row.reader("definitions", columns))).transpose()
+}
+
+/// The columns of the definition beside a job, where a statement joins [`joined`].
+macro_rules! joined_columns {
+    () => {
+        "joined_id, tuning_job_name, document, metric_definitions, objective"
+    };
+}
+pub(super) use joined_columns;
+
+/// Joins the definition of each job. None of its columns has the name of one of a job's.
+macro_rules! joined {
+    () => {
+        " JOIN (SELECT id AS joined_id, tuning_job_name, document, metric_definitions, objective FROM definitions) \
+         AS joined ON joined_id = definition_id"
+    };
+}
+pub(super) use joined;
+
+/// Reads the columns from the reader's place on.
+pub(super) fn read(r: &mut Reader<'_>) -> Result<Definition, StoreError> {
+    Ok(Definition {
         id: r.parsed()?,
         tuning_job_name: r.opt_text()?,
         document: r.text()?,
         metric_definitions: r.text()?,
         objective: r.opt_text()?,
-    }))
+    })
 }
 
 /// Deletes a definition that nothing refers to any more.

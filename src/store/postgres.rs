@@ -141,6 +141,20 @@ impl Postgres {
         })
     }
 
+    pub(super) async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        let mut conn = self.acquire(WriteClass::Api).await?;
+        let once = async { Ok(work(&mut Tx::postgres(&mut conn)).await) };
+        within(PATIENCE, once).await.unwrap_or_else(|failure| {
+            conn.close_on_drop();
+            Err(failure.into())
+        })
+    }
+
     async fn acquire(&self, class: WriteClass) -> Result<PoolConnection<PostgresDriver>, StoreError> {
         let pool = if class == WriteClass::Api { &self.api } else { &self.scheduling };
         pool.acquire().await.map_err(|source| match source {

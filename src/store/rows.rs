@@ -51,7 +51,7 @@ pub struct TuningJob {
     pub status: TuningStatus,
     /// The strategy of the request.
     pub strategy: Strategy,
-    /// The request body, byte for byte.
+    /// The request body, byte for byte; empty in a page of a list.
     pub request: String,
     /// The id of its training-job definition's row.
     pub definition_id: Uuid,
@@ -308,6 +308,15 @@ pub struct ListQuery<S, K> {
     pub limit: u32,
     /// Where to go on.
     pub after: Option<Cursor>,
+}
+
+impl<S, K> ListQuery<S, K> {
+    /// Whether nothing is filtered, so that one statement finds the page and where the next one begins.
+    #[must_use]
+    pub fn is_unfiltered(&self) -> bool {
+        let times = [self.created_after, self.created_before, self.modified_after, self.modified_before];
+        self.status.is_none() && self.name_contains.is_none() && times.iter().all(Option::is_none)
+    }
 }
 
 impl<S, K: Default> Default for ListQuery<S, K> {

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::Connection as _;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Sqlite as SqliteDriver};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -139,11 +140,7 @@ impl Sqlite {
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let readers = if class == WriteClass::Api { &self.api_readers } else { &self.scheduling_readers };
-        let mut conn = readers.acquire().await.map_err(|source| match source {
-            sqlx::Error::PoolClosed => StoreError::Closed,
-            source => StoreError::Database { doing: "opening its file", source },
-        })?;
+        let mut conn = self.acquire(class).await?;
         let once = async {
             let mut transaction =
                 conn.begin().await.map_err(|source| StoreError::Database { doing: "beginning a read", source })?;
@@ -155,6 +152,29 @@ impl Sqlite {
         outcome.unwrap_or_else(|_| {
             conn.close_on_drop();
             Err(StoreError::TimedOut { seconds: PATIENCE.as_secs() }.into())
+        })
+    }
+
+    pub(super) async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        let mut conn = self.acquire(WriteClass::Api).await?;
+        let sole_server = self.sole_server.load(Ordering::Relaxed);
+        let outcome = tokio::time::timeout(PATIENCE, work(&mut Tx::sqlite(&mut conn, sole_server))).await;
+        outcome.unwrap_or_else(|_| {
+            conn.close_on_drop();
+            Err(StoreError::TimedOut { seconds: PATIENCE.as_secs() }.into())
+        })
+    }
+
+    async fn acquire(&self, class: WriteClass) -> Result<PoolConnection<SqliteDriver>, StoreError> {
+        let readers = if class == WriteClass::Api { &self.api_readers } else { &self.scheduling_readers };
+        readers.acquire().await.map_err(|source| match source {
+            sqlx::Error::PoolClosed => StoreError::Closed,
+            source => StoreError::Database { doing: "opening its file", source },
         })
     }
 }

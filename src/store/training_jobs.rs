@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TrainingStatus;
 use crate::store::listing::{self, List, Listed};
-use crate::store::query::{Row, assembled, json, sql};
-use crate::store::rows::{ListQuery, Page, SortKey, SortValue, TrainingJob};
-use crate::store::{StoreError, Tx};
+use crate::store::query::{Reader, Row, assembled, json, sql};
+use crate::store::rows::{Definition, ListQuery, Page, SortKey, SortValue, TrainingJob};
+use crate::store::{StoreError, Tx, definitions};
 
 /// Every column, in the order in which `Listed::read` reads and `insert` writes them.
 macro_rules! columns {
@@ -89,6 +89,37 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     .optional(tx)
     .await?;
     row.as_ref().map(TrainingJob::read).transpose()
+}
+
+/// The job of a name, ignoring case, with what it trains, in one statement.
+pub async fn find_with_definition(
+    tx: &mut Tx<'_>,
+    scope: &Scope,
+    name: &str,
+) -> Result<Option<(TrainingJob, Definition)>, StoreError> {
+    macro_rules! all {
+        () => {
+            concat!(columns!(), ", ", definitions::joined_columns!())
+        };
+    }
+    let row = sql(
+        "finding a training job",
+        concat!(
+            "SELECT ",
+            all!(),
+            " FROM training_jobs",
+            definitions::joined!(),
+            " WHERE account = $1 AND region = $2 AND name_key = $3"
+        ),
+    )
+    .bind(&scope.account)
+    .bind(&scope.region)
+    .bind(name_key(name))
+    .optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut r = row.reader("training_jobs", all!());
+    Ok(Some((read(&mut r)?, definitions::read(&mut r)?)))
 }
 
 /// The job of an id.
@@ -224,38 +255,42 @@ pub async fn history(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<TrainingJo
     rows.iter().map(TrainingJob::read).collect()
 }
 
+/// Reads a job's columns, the first ones of the row.
+fn read(r: &mut Reader<'_>) -> Result<TrainingJob, StoreError> {
+    let id = r.parsed()?;
+    let scope = Scope { account: r.text()?, region: r.text()? };
+    let _name_key = r.text()?;
+    Ok(TrainingJob {
+        id,
+        scope,
+        name: r.text()?,
+        tuning_job_id: r.opt_parsed()?,
+        definition_id: r.parsed()?,
+        ordinal: r.u32()?,
+        watermark: r.u32()?,
+        pending: r.json()?,
+        tuned: r.json()?,
+        status: r.parsed()?,
+        secondary: r.parsed()?,
+        transitions: r.json()?,
+        failure_reason: r.opt_text()?,
+        created_at: r.time()?,
+        modified_at: r.time()?,
+        started_at: r.opt_time()?,
+        ended_at: r.opt_time()?,
+        stop_requested_at: r.opt_time()?,
+        objective_status: r.parsed()?,
+        objective_value: r.opt_real()?,
+        final_metrics: r.json()?,
+        model_artifacts: r.opt_text()?,
+        attempts: r.u32()?,
+        observation: r.opt_u32()?,
+    })
+}
+
 impl Listed for TrainingJob {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let mut r = row.reader("training_jobs", columns!());
-        let id = r.parsed()?;
-        let scope = Scope { account: r.text()?, region: r.text()? };
-        let _name_key = r.text()?;
-        Ok(Self {
-            id,
-            scope,
-            name: r.text()?,
-            tuning_job_id: r.opt_parsed()?,
-            definition_id: r.parsed()?,
-            ordinal: r.u32()?,
-            watermark: r.u32()?,
-            pending: r.json()?,
-            tuned: r.json()?,
-            status: r.parsed()?,
-            secondary: r.parsed()?,
-            transitions: r.json()?,
-            failure_reason: r.opt_text()?,
-            created_at: r.time()?,
-            modified_at: r.time()?,
-            started_at: r.opt_time()?,
-            ended_at: r.opt_time()?,
-            stop_requested_at: r.opt_time()?,
-            objective_status: r.parsed()?,
-            objective_value: r.opt_real()?,
-            final_metrics: r.json()?,
-            model_artifacts: r.opt_text()?,
-            attempts: r.u32()?,
-            observation: r.opt_u32()?,
-        })
+        read(&mut row.reader("training_jobs", columns!()))
     }
 
     fn sort_value(&self, sort_by: SortKey) -> SortValue {

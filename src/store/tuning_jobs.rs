@@ -8,17 +8,32 @@ use uuid::Uuid;
 use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TuningStatus;
 use crate::store::listing::{self, List, Listed};
-use crate::store::query::{Row, assembled, sql};
-use crate::store::rows::{ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob};
-use crate::store::{StoreError, Tx};
+use crate::store::query::{Reader, Row, assembled, sql};
+use crate::store::rows::{
+    Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob,
+};
+use crate::store::{StoreError, Tx, definitions};
 
-/// Every column, in the order in which `Listed::read` reads and `insert` writes them.
+/// Every column, in the order in which `read` reads and `insert` writes them.
 macro_rules! columns {
+    () => {
+        concat!(columns_but_request!(), ", request")
+    };
+}
+
+/// What a list reads: requests are long, and no list shows them.
+macro_rules! listed_columns {
+    () => {
+        concat!(columns_but_request!(), ", '' AS request")
+    };
+}
+
+macro_rules! columns_but_request {
     () => {
         "id, account, region, name_key, name, status, strategy, definition_id, seed, max_jobs, max_parallel, \
          max_runtime_ms, created_at, modified_at, ended_at, stop_requested_at, failure_reason, completed, in_progress, \
          retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
-         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch, request"
+         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch"
     };
 }
 
@@ -87,6 +102,37 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     row.as_ref().map(TuningJob::read).transpose()
 }
 
+/// The job of a name, ignoring case, with what it trains, in one statement.
+pub async fn find_with_definition(
+    tx: &mut Tx<'_>,
+    scope: &Scope,
+    name: &str,
+) -> Result<Option<(TuningJob, Definition)>, StoreError> {
+    macro_rules! all {
+        () => {
+            concat!(columns!(), ", ", definitions::joined_columns!())
+        };
+    }
+    let row = sql(
+        "finding a tuning job",
+        concat!(
+            "SELECT ",
+            all!(),
+            " FROM tuning_jobs",
+            definitions::joined!(),
+            " WHERE account = $1 AND region = $2 AND name_key = $3"
+        ),
+    )
+    .bind(&scope.account)
+    .bind(&scope.region)
+    .bind(name_key(name))
+    .optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let mut r = row.reader("tuning_jobs", all!());
+    Ok(Some((read(&mut r)?, definitions::read(&mut r)?)))
+}
+
 /// The job of an id.
 pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreError> {
     let row = sql("reading a tuning job", concat!("SELECT ", columns!(), " FROM tuning_jobs WHERE id = $1"))
@@ -148,7 +194,7 @@ pub async fn delete(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
     super::definitions::delete_unused(tx, job.definition_id).await
 }
 
-/// A page of a scope's jobs.
+/// A page of a scope's jobs, without their requests.
 pub async fn list(
     tx: &mut Tx<'_>,
     scope: &Scope,
@@ -162,7 +208,7 @@ pub(super) fn of_scope(scope: &Scope) -> List {
     List {
         doing: "listing tuning jobs",
         table: "tuning_jobs",
-        columns: columns!(),
+        columns: listed_columns!(),
         owner: vec![("account", (&scope.account).into()), ("region", (&scope.region).into())],
         status_by_creation: true,
         by_objective: false,
@@ -180,20 +226,58 @@ pub async fn unfinished(tx: &mut Tx<'_>) -> Result<Vec<Uuid>, StoreError> {
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
 }
 
-/// How many jobs of an account are not terminal: the quota. In a write, nobody else counts the account's jobs until
-/// the end of the transaction.
-pub async fn count_unfinished(tx: &mut Tx<'_>, scope: &Scope) -> Result<u32, StoreError> {
-    tx.advisory_lock(account_lock(scope)).await?;
+/// Counts the jobs of account `$1` and region `$2` that are not terminal.
+macro_rules! count {
+    () => {
+        "(SELECT count(*) FROM tuning_jobs WHERE account = $1 AND region = $2 \
+          AND status IN ('InProgress', 'Stopping', 'Deleting'))"
+    };
+}
+
+/// Inserts of one account that may be under way at once where its quota is further away than so many.
+const LANES: u32 = 32;
+
+/// How many jobs of an account are not terminal, for a write that inserts one more unless that passes `quota`.
+///
+/// On Postgres inserts that are not committed yet are not counted. Where as many as there are lanes would still fit,
+/// each insert holds a lane, so that they commit side by side; nearer the quota one excludes all others until it is
+/// over.
+pub async fn count_unfinished(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<u32, StoreError> {
+    let in_lane = !tx.writes_alone() && take_lane(tx, scope, quota).await?;
+    let row = sql("counting unfinished tuning jobs", concat!("SELECT ", count!()))
+        .bind(&scope.account)
+        .bind(&scope.region)
+        .optional(tx)
+        .await?;
+    let used = row.map_or(Ok(0), |row| row.reader("tuning_jobs", "count").u32())?;
+    if in_lane && used.saturating_add(LANES) > quota {
+        // Others were quicker; the next try sees how near the quota is and waits for its turn.
+        return Err(tx.conflict());
+    }
+    Ok(used)
+}
+
+/// Takes the account's lock, shared and with a lane where the quota is far (true), else exclusively.
+async fn take_lane(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<bool, StoreError> {
     let row = sql(
-        "counting unfinished tuning jobs",
-        "SELECT count(*) FROM tuning_jobs WHERE account = $1 AND region = $2 \
-         AND status IN ('InProgress', 'Stopping', 'Deleting')",
+        "waiting to count unfinished tuning jobs",
+        concat!(
+            "SELECT CAST(CASE WHEN ",
+            count!(),
+            " + $3 <= $4 THEN \
+                CASE WHEN pg_advisory_xact_lock_shared($5) IS NULL THEN 0 \
+                     WHEN pg_advisory_xact_lock($5 + 1 + pg_backend_pid() % $3) IS NULL THEN 0 ELSE 1 END \
+              ELSE CASE WHEN pg_advisory_xact_lock($5) IS NULL THEN 1 ELSE 0 END END AS BIGINT)"
+        ),
     )
     .bind(&scope.account)
     .bind(&scope.region)
+    .bind(LANES)
+    .bind(quota)
+    .bind(account_lock(scope))
     .optional(tx)
     .await?;
-    row.map_or(Ok(0), |row| row.reader("tuning_jobs", "count").u32())
+    row.map_or(Ok(false), |row| row.reader("tuning_jobs", "lane").flag())
 }
 
 /// Takes the lease of a job for a server and returns the new fencing token; none while a live server holds it. Taking
@@ -216,53 +300,59 @@ pub async fn acquire_lease(tx: &mut Tx<'_>, id: Uuid, server: Uuid) -> Result<Op
     row.map(|row| row.reader("tuning_jobs", "lease_epoch").int()).transpose()
 }
 
-/// The key of an account's advisory lock (FNV-1a of account and region).
+/// The key of an account's advisory lock (FNV-1a of account and region); those of its lanes follow it.
 fn account_lock(scope: &Scope) -> i64 {
     let bytes = scope.account.bytes().chain([0]).chain(scope.region.bytes());
     bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         .cast_signed()
+        >> 8
+        << 8
+}
+
+/// Reads a job's columns, the first ones of the row.
+fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
+    let id = r.parsed()?;
+    let scope = Scope { account: r.text()?, region: r.text()? };
+    let _name_key = r.text()?;
+    Ok(TuningJob {
+        id,
+        scope,
+        name: r.text()?,
+        status: r.parsed()?,
+        strategy: r.parsed()?,
+        definition_id: r.parsed()?,
+        seed: r.int()?.cast_unsigned(),
+        max_jobs: r.u32()?,
+        max_parallel: r.u32()?,
+        max_runtime_ms: r.opt_int()?,
+        created_at: r.time()?,
+        modified_at: r.time()?,
+        ended_at: r.opt_time()?,
+        stop_requested_at: r.opt_time()?,
+        failure_reason: r.opt_text()?,
+        counters: TrainingCounters {
+            completed: r.u32()?,
+            in_progress: r.u32()?,
+            retryable_error: r.u32()?,
+            non_retryable_error: r.u32()?,
+            stopped: r.u32()?,
+        },
+        objective: ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? },
+        best: r.opt_parsed()?.zip(r.opt_real()?),
+        observed: r.u32()?,
+        inserted: r.u32()?,
+        not_improving: r.u32()?,
+        exhausted: r.flag()?,
+        lease_owner: r.opt_parsed()?,
+        lease_epoch: r.int()?,
+        request: r.text()?,
+    })
 }
 
 impl Listed for TuningJob {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let mut r = row.reader("tuning_jobs", columns!());
-        let id = r.parsed()?;
-        let scope = Scope { account: r.text()?, region: r.text()? };
-        let _name_key = r.text()?;
-        Ok(Self {
-            id,
-            scope,
-            name: r.text()?,
-            status: r.parsed()?,
-            strategy: r.parsed()?,
-            definition_id: r.parsed()?,
-            seed: r.int()?.cast_unsigned(),
-            max_jobs: r.u32()?,
-            max_parallel: r.u32()?,
-            max_runtime_ms: r.opt_int()?,
-            created_at: r.time()?,
-            modified_at: r.time()?,
-            ended_at: r.opt_time()?,
-            stop_requested_at: r.opt_time()?,
-            failure_reason: r.opt_text()?,
-            counters: TrainingCounters {
-                completed: r.u32()?,
-                in_progress: r.u32()?,
-                retryable_error: r.u32()?,
-                non_retryable_error: r.u32()?,
-                stopped: r.u32()?,
-            },
-            objective: ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? },
-            best: r.opt_parsed()?.zip(r.opt_real()?),
-            observed: r.u32()?,
-            inserted: r.u32()?,
-            not_improving: r.u32()?,
-            exhausted: r.flag()?,
-            lease_owner: r.opt_parsed()?,
-            lease_epoch: r.int()?,
-            request: r.text()?,
-        })
+        read(&mut row.reader("tuning_jobs", columns!()))
     }
 
     fn sort_value(&self, sort_by: SortKey) -> SortValue {

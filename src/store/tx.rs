@@ -61,6 +61,17 @@ impl<'c> Tx<'c> {
         self.sole_server
     }
 
+    /// Whether no other write runs before this one's end.
+    pub(super) fn writes_alone(&self) -> bool {
+        matches!(self.conn, Conn::Sqlite(_))
+    }
+
+    /// Gives the transaction up in favour of others; it is tried again from its beginning.
+    pub(super) fn conflict(&mut self) -> StoreError {
+        self.conflicted = true;
+        StoreError::Busy
+    }
+
     /// Waits for, and holds until the end of the transaction, a lock that is not a row's. SQLite's write transactions
     /// exclude each other anyway.
     pub(super) async fn advisory_lock(&mut self, key: i64) -> Result<(), StoreError> {

@@ -5,7 +5,9 @@ use tunesmith::domain::request::Tag;
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
 use tunesmith::store::rows::{ObjectiveCounters, TrainingCounters, TuningJob};
-use tunesmith::store::{StoreError, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs};
+use tunesmith::store::{
+    StoreError, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
+};
 use uuid::Uuid;
 
 use super::fixtures::{attempt, definition, finished, scope, training_job, tuning_job};
@@ -21,6 +23,8 @@ store_suite! { [sqlite, postgres] {
     a_deleted_tuning_job_leaves_its_training_jobs,
     a_deleted_training_job_takes_all_of_it_along,
     unfinished_jobs_are_found_and_counted,
+    racing_inserts_stay_within_the_quota,
+    a_job_is_found_with_its_definition,
     tags_are_set_replaced_removed_and_listed,
     nul_characters_do_not_stop_a_write,
 } }
@@ -280,8 +284,8 @@ async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
             Box::pin(async move {
                 Ok((
                     tuning_jobs::unfinished(tx).await?,
-                    tuning_jobs::count_unfinished(tx, &scope()).await?,
-                    tuning_jobs::count_unfinished(tx, &far).await?,
+                    tuning_jobs::count_unfinished(tx, &scope(), 100).await?,
+                    tuning_jobs::count_unfinished(tx, &far, 100).await?,
                 ))
             })
         })
@@ -289,6 +293,50 @@ async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
         .unwrap();
     assert_eq!(unfinished, expected);
     assert_eq!((here as usize, there), (expected.len(), 0));
+}
+
+async fn racing_inserts_stay_within_the_quota(db: TestDb) {
+    // Far from the quota at first, then near it.
+    const QUOTA: u32 = 45;
+    let mut writes = tokio::task::JoinSet::new();
+    for n in 0..70 {
+        let (db, job) = (db.db.clone(), tuning_job(&format!("job-{n}")));
+        writes.spawn(async move {
+            db.write(WriteClass::Api, move |tx| {
+                let job = job.clone();
+                Box::pin(async move {
+                    let room = tuning_jobs::count_unfinished(tx, &scope(), QUOTA).await? < QUOTA;
+                    if room {
+                        definitions::insert(tx, &definition(job.definition_id)).await?;
+                        tuning_jobs::insert(tx, &job).await?;
+                    }
+                    Ok::<_, StoreError>(room)
+                })
+            })
+            .await
+            .unwrap()
+        });
+    }
+    let inserted = writes.join_all().await.into_iter().filter(|inserted| *inserted).count();
+    assert_eq!(inserted, 45);
+}
+
+async fn a_job_is_found_with_its_definition(db: TestDb) {
+    let tuning = tuning_job("Tune");
+    db.put(&tuning).await;
+    let job = training_job(Some(&tuning), 1, "Tune-001");
+    db.put_training(std::slice::from_ref(&job)).await;
+    let found = |name: &'static str| {
+        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope(), name).await }))
+    };
+    assert_eq!(found("tUNE").await.unwrap(), Some((tuning.clone(), definition(tuning.definition_id))));
+    assert_eq!(found("tune-").await.unwrap(), None);
+    let found = |name: &'static str| {
+        db.db.glance(move |tx| Box::pin(async move { training_jobs::find_with_definition(tx, &scope(), name).await }))
+    };
+    let definition = definition(job.definition_id);
+    assert_eq!(found("tune-001").await.unwrap(), Some((job, definition)));
+    assert_eq!(found("tune").await.unwrap(), None);
 }
 
 async fn tags_are_set_replaced_removed_and_listed(db: TestDb) {
