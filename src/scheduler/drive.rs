@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::{ObjectiveStatus, TrainingStatus};
@@ -274,17 +275,17 @@ impl Drive {
         if !failed {
             let model = if packs { format!("{uri}/model.tar.gz") } else { format!("{uri}/model/") };
             if packs {
-                objects.put_tar_gz(&outputs.model, &model).await?;
+                objects.put_tar_gz(&outputs.model, &model, CancellationToken::new()).await?;
             } else {
-                objects.put_tree(&outputs.model, &model).await?;
+                objects.put_tree(&outputs.model, &model, CancellationToken::new()).await?;
             }
             report.model_artifacts = Some(model);
         }
         let wrote_data = tokio::fs::read_dir(&outputs.data).await?.next_entry().await?.is_some();
         if wrote_data && packs {
-            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz")).await?;
+            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz"), CancellationToken::new()).await?;
         } else if wrote_data {
-            objects.put_tree(&outputs.data, &format!("{uri}/output/")).await?;
+            objects.put_tree(&outputs.data, &format!("{uri}/output/"), CancellationToken::new()).await?;
         }
         Ok(())
     }
