@@ -15,6 +15,7 @@ use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
+use crate::executor::contract;
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
 use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
 
@@ -66,6 +67,14 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let name = definition.algorithm_specification.training_image.as_deref().ok_or(RuleError::NoImage)?;
     let image = app.images.find(name).ok_or_else(|| unregistered(app, name))?;
+    for name in definition.environment.iter().flat_map(|environment| environment.keys()) {
+        if let Some(why) = contract::refused_variable(name) {
+            return Err(AppError::Validation(format!(
+                "The environment variable [{name}] cannot be set by a training job: {why}. Remove it from \
+                 TrainingJobDefinition.Environment; pass settings as hyperparameters or under another name."
+            )));
+        }
+    }
     let plan = rules::plan(request, &image.metric_definitions, app.quotas.training_jobs_per_tuning_job)?;
     within("training_jobs_per_tuning_job", app.quotas.training_jobs_per_tuning_job, plan.max_jobs)?;
     let parallel = request.config.resource_limits.max_parallel_training_jobs;

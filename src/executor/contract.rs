@@ -21,6 +21,72 @@ pub const HOST: &str = "algo-1";
 /// Linux refuses a single string of 128 KiB or more to a program: such variables are left out, the files have it all.
 const MAX_VARIABLE: usize = 120 * 1024;
 
+/// Variables by which a request could have an image's command run something else: the command is the server owner's word
+/// on what runs. Searched paths, start-up files, options and plug-ins of shells, loaders and language runtimes.
+const CODE_NAMES: &[&str] = &[
+    "BASHOPTS",
+    "BROWSER",
+    "CDPATH",
+    "CLASSPATH",
+    "EDITOR",
+    "ENV",
+    "FPATH",
+    "GCONV_PATH",
+    "GETCONF_DIR",
+    "HOME",
+    "HOSTALIASES",
+    "IFS",
+    "JAVA_OPTS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "LESSCLOSE",
+    "LESSOPEN",
+    "LOCALDOMAIN",
+    "LOCPATH",
+    "MANPAGER",
+    "NLSPATH",
+    "OPENSSL_CONF",
+    "OPENSSL_ENGINES",
+    "OPENSSL_MODULES",
+    "PAGER",
+    "PATH",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "PROMPT_COMMAND",
+    "PS0",
+    "PS1",
+    "PS2",
+    "PS3",
+    "PS4",
+    "RES_OPTIONS",
+    "SHELL",
+    "SHELLOPTS",
+    "TCLLIBPATH",
+    "TERMINFO",
+    "TZDIR",
+    "VISUAL",
+    "ZDOTDIR",
+    "_JAVA_OPTIONS",
+];
+
+/// As [`CODE_NAMES`]: whole families.
+const CODE_PREFIXES: &[&str] = &[
+    "BASH_", "DYLD_", "GIT_", "GLIBC_", "JULIA_", "LD_", "LUA_", "MALLOC_", "NODE_", "NPM_", "npm_", "PERL", "PYTHON",
+    "RUBY", "R_",
+];
+
+/// Members of those families that change no code.
+const HARMLESS: &[&str] = &[
+    "GIT_PYTHON_REFRESH",
+    "MALLOC_ARENA_MAX",
+    "JULIA_NUM_THREADS",
+    "NODE_ENV",
+    "PYTHONHASHSEED",
+    "PYTHONIOENCODING",
+    "PYTHONUNBUFFERED",
+    "PYTHONUTF8",
+];
+
 /// What the contract tells of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
@@ -69,8 +135,13 @@ pub fn refused_variable(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Some("a name is not empty and holds neither `=` nor NUL");
     }
-    if name.starts_with("LD_") || name == "GLIBC_TUNABLES" || name == "GCONV_PATH" || name == "LOCPATH" {
-        return Some("it changes how programs are loaded");
+    if !HARMLESS.contains(&name)
+        && (CODE_NAMES.contains(&name) || CODE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    {
+        return Some("it decides what code programs load and run");
+    }
+    if matches!(name, "TRAINING_JOB_NAME" | "TRAINING_JOB_ARN") {
+        return Some("the service sets it");
     }
     if name.starts_with("TUNESMITH_") {
         return Some("names that begin with TUNESMITH_ are the service's own");
@@ -184,11 +255,41 @@ mod tests {
     #[test]
     fn the_jobs_environment_is_kept_but_cannot_load_code_or_rename_the_job() {
         let mut spec = spec();
-        spec.environment =
-            [("SM_MODEL_DIR", "/m"), ("TRAINING_JOB_NAME", "x")].map(|(k, v)| (k.into(), v.into())).into();
+        let kept =
+            ["SM_MODEL_DIR", "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONHASHSEED", "RAY_x", "HOMEPAGE"];
+        spec.environment = kept.map(|name| (name.to_owned(), "/m".to_owned())).into();
         let env = environment(&spec, &MACHINE, ROOT).unwrap();
-        assert_eq!((env["SM_MODEL_DIR"].as_str(), env["TRAINING_JOB_NAME"].as_str()), ("/m", "t-001-00000000"));
-        for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "TUNESMITH_ATTEMPT", "", "A=B", "A\0"] {
+        assert!(kept.iter().all(|name| env[*name] == "/m"), "{env:?}");
+        for name in [
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "GLIBC_TUNABLES",
+            "PATH",
+            "HOME",
+            "ENV",
+            "BASH_ENV",
+            "BASH_FUNC_x%%",
+            "SHELLOPTS",
+            "PS4",
+            "PYTHONPATH",
+            "PYTHONSTARTUP",
+            "PYTHONHOME",
+            "PERL5OPT",
+            "RUBYOPT",
+            "NODE_OPTIONS",
+            "JAVA_TOOL_OPTIONS",
+            "_JAVA_OPTIONS",
+            "CLASSPATH",
+            "GIT_SSH_COMMAND",
+            "R_PROFILE",
+            "LUA_INIT",
+            "OPENSSL_CONF",
+            "TRAINING_JOB_NAME",
+            "TUNESMITH_ATTEMPT",
+            "",
+            "A=B",
+            "A\0",
+        ] {
             spec.environment = [(name.to_owned(), "x".to_owned())].into();
             assert!(environment(&spec, &MACHINE, ROOT).is_err(), "{name:?}");
         }

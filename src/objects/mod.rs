@@ -5,6 +5,7 @@
 //! beneath the root (kept logs, gathered prefixes) begin with a dot, as no bucket does.
 
 mod archive;
+mod bounds;
 mod tree;
 mod uri;
 
@@ -14,7 +15,9 @@ use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use tokio_util::sync::CancellationToken;
 
+use self::bounds::Bounds;
 use self::tree::{Tree, failed};
 use self::uri::Location;
 use crate::domain::names::AttemptId;
@@ -22,10 +25,14 @@ use crate::domain::names::AttemptId;
 /// Kept logs, beneath the root.
 const LOGS: &str = ".logs";
 
+/// The size of one artifact where nothing else is said: 50 GiB.
+const MAX_ARTIFACT_BYTES: u64 = 50 << 30;
+
 /// The object store. Its calls run their file work off the runtime's own threads.
 #[derive(Debug)]
 pub struct Objects {
     tree: Arc<Tree>,
+    max_artifact_bytes: u64,
 }
 
 /// Why an object could not be read or written.
@@ -45,6 +52,39 @@ pub enum ObjectsError {
         /// As given.
         uri: String,
     },
+    /// No input data; in the service's words, and where to put some.
+    #[error(
+        "No S3 objects found under S3 URL \"{uri}\" given in input data source. On this server that is {}: put the \
+         data there, or map the prefix to another folder with [[s3]] in the configuration.", place.display()
+    )]
+    NoInput {
+        /// As given.
+        uri: String,
+        /// The path that stands for it.
+        place: PathBuf,
+    },
+    /// A folder that is not taken.
+    #[error("failed while {doing}: {why}")]
+    Unpackable {
+        /// What, with the path or URI.
+        doing: String,
+        /// What is wrong with the folder.
+        why: String,
+    },
+    /// A folder whose files are larger, holes counted, than an artifact may be.
+    #[error("failed while {doing}: its files are larger than the {max_bytes} bytes that an artifact may have")]
+    TooLarge {
+        /// What, with the path or URI.
+        doing: String,
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The caller gave it up; nothing was written.
+    #[error("given up while {doing}")]
+    Cancelled {
+        /// What, with the path or URI.
+        doing: String,
+    },
     /// The file system failed.
     #[error("the object store failed while {doing}")]
     Io {
@@ -60,7 +100,19 @@ impl Objects {
     /// A tree beneath `root` (`<root>/<bucket>/<key>`), with URI prefixes that are mapped to other folders.
     #[expect(clippy::needless_pass_by_value, reason = "settings are given away once")]
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
-        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?) })
+        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), max_artifact_bytes: MAX_ARTIFACT_BYTES })
+    }
+
+    /// Refuses larger artifacts, in bytes; holes of sparse files count.
+    #[must_use]
+    pub fn with_max_artifact_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_artifact_bytes = max_bytes;
+        self
+    }
+
+    /// Forgets prefixes that were gathered for attempts. Only while no attempt runs.
+    pub async fn forget_gathered(&self) -> Result<(), ObjectsError> {
+        self.blocking("forgetting gathered prefixes".to_owned(), Tree::forget_gathered).await
     }
 
     /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
@@ -68,8 +120,9 @@ impl Objects {
     /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it.
     pub async fn stage(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
+        let place = self.tree.place(&location);
         let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
-        staged.ok_or_else(|| ObjectsError::NotFound { uri: uri.to_owned() })
+        staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })
     }
 
     /// A folder that stands for a prefix, made where it is missing: checkpoints.
@@ -78,28 +131,37 @@ impl Objects {
         self.blocking(format!("making {uri}"), move |tree| tree.directory(&location)).await
     }
 
-    /// Packs a folder into a `.tar.gz` object, durably; follows no link out of the folder.
-    pub async fn put_tar_gz(&self, folder: &Path, uri: &str) -> Result<(), ObjectsError> {
+    /// Packs a folder into a `.tar.gz` object, durably; follows no link out of the folder. What the folder's owner locked
+    /// is unlocked on the way.
+    pub async fn put_tar_gz(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
+        let bounds = Bounds::new(self.max_artifact_bytes, cancelled);
         self.blocking(format!("packing {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
-            tree.put(&location, |file| archive::write_tar_gz(&folder, io::BufWriter::new(file)))
+            archive::measure(&folder, 0, &bounds)?;
+            let bounds = bounds.again();
+            tree.put(&location, |file| archive::write_tar_gz(&folder, &bounds, io::BufWriter::new(file)))
         })
         .await
     }
 
-    /// Copies a folder's files to objects beneath a prefix, durably (`CompressionType: NONE`).
-    pub async fn put_tree(&self, folder: &Path, uri: &str) -> Result<(), ObjectsError> {
+    /// Copies a folder's files to objects beneath a prefix, durably (`CompressionType: NONE`). What the folder's owner
+    /// locked is unlocked on the way.
+    pub async fn put_tree(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
+        let bounds = Bounds::new(self.max_artifact_bytes, cancelled);
         self.blocking(format!("copying to {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
             let mut files = Vec::new();
-            tree::list(&folder, Path::new("."), Path::new(""), &mut files)?;
+            tree::list(&folder, Path::new("."), Path::new(""), 0, &bounds, &mut files)?;
+            let bounds = bounds.again();
             let (base, prefix) = tree.locate(&location);
             for file in files {
-                let Some(mut source) = archive::open_regular(&folder, &file.source)? else { continue };
+                bounds.entry(0)?;
+                let Some(source) = archive::open_regular(&folder, &file.source)? else { continue };
+                let mut source = bounds.reading(source);
                 let target = prefix.join(&file.target);
-                tree::put(&base.dir, &target, |out| io::copy(&mut source, out).map(drop))?;
+                tree.put_beneath(base, &target, |out| io::copy(&mut source, out).map(drop))?;
             }
             Ok(())
         })
@@ -122,7 +184,7 @@ impl Objects {
                 // Another file system, or one without links.
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     let mut source = from.open(name)?;
-                    tree::put(root, &kept, |out| io::copy(&mut source, out).map(drop))
+                    tree.put_beneath(&tree.root, &kept, |out| io::copy(&mut source, out).map(drop))
                 }
                 other => other,
             }
@@ -139,7 +201,7 @@ impl Objects {
         bytes: &[u8],
     ) -> Result<String, ObjectsError> {
         let (key, kept, bytes) = (log_key(attempt, first_offset), log_path(attempt, first_offset), bytes.to_owned());
-        let keep = move |tree: &Tree| tree::put(&tree.root.dir, &kept, |out| io::Write::write_all(out, &bytes));
+        let keep = move |tree: &Tree| tree.put_beneath(&tree.root, &kept, |out| io::Write::write_all(out, &bytes));
         self.blocking(format!("keeping the log {key}"), keep).await?;
         Ok(key)
     }

@@ -82,7 +82,7 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     assert_eq!(files(&path("s3://my-bucket/data").await)["train/a.csv"], "mapped");
     for uri in ["s3://b/none", "s3://none/x", "s3://b/train/a.csv/", "s3://b/train/a.csv/x", "s3://my-bucket/other"] {
         let error = s.objects.stage(uri).await.unwrap_err();
-        assert!(matches!(error, ObjectsError::NotFound { .. }), "{uri}: {error:?}");
+        assert!(matches!(error, ObjectsError::NoInput { .. }), "{uri}: {error:?}");
     }
 }
 
@@ -117,7 +117,10 @@ async fn nothing_outside_is_reached() {
     let from = s.dir.path().join("from");
     write(&from.join("f"), "f");
     for uri in ["s3://b/link/new", "s3://b/../new", "s3://..", "s3://b/link"] {
-        for result in [s.objects.put_tar_gz(&from, uri).await, s.objects.put_tree(&from, uri).await] {
+        for result in [
+            s.objects.put_tar_gz(&from, uri, CancellationToken::new()).await,
+            s.objects.put_tree(&from, uri, CancellationToken::new()).await,
+        ] {
             // A link at the object's own place may be replaced, never followed.
             assert!(result.is_err() || uri == "s3://b/link", "{uri}");
         }
@@ -139,7 +142,7 @@ async fn an_archive_holds_files_folders_and_links_within() {
     symlink("../../outside/secret", model.join("b/escape")).unwrap();
     symlink("../../outside", model.join("b/folder")).unwrap();
     nix::unistd::mkfifo(&model.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz").await.unwrap();
+    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz", CancellationToken::new()).await.unwrap();
 
     let archive = s.root().join("out/job/output/model.tar.gz");
     let long = format!("{}/", "x".repeat(200));
@@ -157,7 +160,7 @@ async fn an_archive_holds_files_folders_and_links_within() {
     assert_eq!(seen, expected.map(|(path, text)| (path.trim_end_matches('/'), text)));
 
     let before = fs::read(&archive).unwrap();
-    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz").await.unwrap();
+    s.objects.put_tar_gz(&model, "s3://out/job/output/model.tar.gz", CancellationToken::new()).await.unwrap();
     assert_eq!(fs::read(&archive).unwrap(), before, "the same folder gives the same bytes");
     assert_eq!(fs::read_dir(archive.parent().unwrap()).unwrap().count(), 1, "nothing unfinished is left");
 }
@@ -169,7 +172,7 @@ async fn a_tree_is_copied_without_links() {
     write(&model.join("b/weights.bin"), "w");
     write(&model.join("a.json"), "{}");
     symlink("/etc", model.join("etc")).unwrap();
-    s.objects.put_tree(&model, "s3://my-bucket/data/out/").await.unwrap();
+    s.objects.put_tree(&model, "s3://my-bucket/data/out/", CancellationToken::new()).await.unwrap();
     let copied = files(&s.dir.path().join("mapped/out"));
     assert_eq!(copied, [("a.json", "{}"), ("b/weights.bin", "w")].map(|(k, v)| (k.into(), v.into())).into());
 }
@@ -179,9 +182,9 @@ async fn an_object_is_not_written_in_place_of_a_folder() {
     let s = store();
     s.put("b/folder/x", "x");
     let from = s.dir.path().join("mapped");
-    assert!(s.objects.put_tar_gz(&from, "s3://b/folder").await.is_err());
-    assert!(s.objects.put_tar_gz(&from, "s3://b").await.is_err());
-    assert!(s.objects.put_tar_gz(&from, "s3://b/folder/x/y").await.is_err());
+    assert!(s.objects.put_tar_gz(&from, "s3://b/folder", CancellationToken::new()).await.is_err());
+    assert!(s.objects.put_tar_gz(&from, "s3://b", CancellationToken::new()).await.is_err());
+    assert!(s.objects.put_tar_gz(&from, "s3://b/folder/x/y", CancellationToken::new()).await.is_err());
     assert_eq!(files(&s.root().join("b")), [("folder/x".to_owned(), "x".to_owned())].into());
 }
 
@@ -222,4 +225,75 @@ fn a_mapped_folder_must_exist() {
     let dir = TempDir::new().unwrap();
     let error = Objects::new(dir.path().join("root"), vec![("s3://b".into(), dir.path().join("none"))]).unwrap_err();
     assert!(error.to_string().contains("mapped as s3://b"), "{error}");
+}
+
+/// Folders within folders.
+fn deep(top: &Path, levels: usize) {
+    fs::create_dir_all(top.join("d/".repeat(levels))).unwrap();
+}
+
+#[tokio::test]
+async fn folders_that_are_too_deep_are_the_jobs_fault() {
+    let s = store();
+    let model = s.dir.path().join("model");
+    deep(&model, 1500);
+    let uri = "s3://out/model";
+    for result in [
+        s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await,
+        s.objects.put_tree(&model, uri, CancellationToken::new()).await,
+    ] {
+        assert!(matches!(&result, Err(ObjectsError::Unpackable { .. })), "{result:?}");
+    }
+    deep(&s.root().join("b/train-x"), 1500);
+    let staged = s.objects.stage("s3://b/train").await;
+    assert!(matches!(&staged, Err(ObjectsError::Unpackable { .. })), "{staged:?}");
+}
+
+#[tokio::test]
+async fn an_artifact_has_a_largest_size_and_can_be_given_up() {
+    let mut s = store();
+    let model = s.dir.path().join("model");
+    write(&model.join("small"), "x");
+    s.objects = s.objects.with_max_artifact_bytes(1 << 40);
+    let given_up = CancellationToken::new();
+    given_up.cancel();
+    let uri = "s3://out/model";
+    for result in
+        [s.objects.put_tar_gz(&model, uri, given_up.clone()).await, s.objects.put_tree(&model, uri, given_up).await]
+    {
+        assert!(matches!(&result, Err(ObjectsError::Cancelled { .. })), "{result:?}");
+    }
+    // All hole: no disk is filled, and reading it would take hours.
+    fs::File::create(model.join("sparse")).unwrap().set_len(8 << 40).unwrap();
+    for result in [
+        s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await,
+        s.objects.put_tree(&model, uri, CancellationToken::new()).await,
+    ] {
+        assert!(matches!(&result, Err(ObjectsError::TooLarge { .. })), "{result:?}");
+    }
+    assert!(!s.root().join("out/model").exists());
+    assert_eq!(fs::read_dir(s.root().join(".unfinished")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_swept() {
+    let s = store();
+    for unfinished in [".unfinished/.tunesmith-1", ".staged/.tunesmith-2/train-1.csv", ".staged/whole/train-1.csv"] {
+        s.put(unfinished, "half");
+    }
+    let again = Objects::new(s.root(), vec![]).unwrap();
+    assert!(!s.root().join(".unfinished/.tunesmith-1").exists() && !s.root().join(".staged/.tunesmith-2").exists());
+    assert!(s.root().join(".staged/whole/train-1.csv").exists(), "an attempt may still read it");
+    again.forget_gathered().await.unwrap();
+    again.forget_gathered().await.unwrap();
+    assert!(!s.root().join(".staged").exists());
+}
+
+#[tokio::test]
+async fn missing_input_is_told_in_the_services_words_with_the_place() {
+    let s = store();
+    let error = s.objects.stage("s3://my-bucket/data/none/").await.unwrap_err().to_string();
+    let begins = "No S3 objects found under S3 URL \"s3://my-bucket/data/none/\" given in input data source.";
+    assert!(error.starts_with(begins), "{error}");
+    assert!(error.contains(s.dir.path().canonicalize().unwrap().join("mapped/none").to_str().unwrap()), "{error}");
 }

@@ -4,18 +4,22 @@
 //! link leads out. An object appears whole, by rename, and stays after a power failure once a call has returned.
 
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File};
+use cap_std::fs::{Dir, File, MetadataExt};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ObjectsError;
+use super::bounds::{Bounds, Refusal};
 use super::uri::Location;
+use super::{ObjectsError, archive};
 
 /// Begins the names of files that are not objects yet.
 const UNFINISHED: &str = ".tunesmith-";
+/// Where they stand beneath the root.
+const UNFINISHED_FILES: &str = ".unfinished";
 /// Where objects of a prefix that is no folder are gathered.
 const STAGED: &str = ".staged";
 
@@ -32,6 +36,9 @@ pub(super) struct Tree {
     pub(super) root: Base,
     /// Longest prefix first.
     mapped: Vec<(Location, Base)>,
+    /// Files that are not objects yet.
+    unfinished: Dir,
+    unfinished_device: u64,
 }
 
 impl Base {
@@ -61,7 +68,10 @@ impl Tree {
         };
         let mut mapped: Vec<_> = mapped.iter().map(open).collect::<Result<_, ObjectsError>>()?;
         mapped.sort_by_key(|(location, _)| std::cmp::Reverse(location.segments.len()));
-        Ok(Self { root, mapped })
+        let opened = open_unfinished(&root.dir).and_then(|dir| Ok((dir.dir_metadata()?.dev(), dir)));
+        let (unfinished_device, unfinished) = opened.map_err(failed(|| format!("opening {UNFINISHED_FILES}")))?;
+        drop_unfinished_gatherings(&root.dir);
+        Ok(Self { root, mapped, unfinished, unfinished_device })
     }
 
     /// The folder that a location lies in, and its path from there; `.` is the folder itself.
@@ -72,6 +82,12 @@ impl Tree {
             }
         }
         (&self.root, Path::new(&location.bucket).join(joined(&location.segments)).components().collect())
+    }
+
+    /// Where the host keeps a location, or would.
+    pub(super) fn place(&self, location: &Location) -> PathBuf {
+        let (base, path) = self.locate(location);
+        base.path.join(path).components().filter(|part| *part != Component::CurDir).collect()
     }
 
     /// A local path with everything whose key begins with the location's.
@@ -109,9 +125,9 @@ impl Tree {
             return Ok(None);
         }
         matches.sort_unstable();
-        let mut files = Vec::new();
+        let (mut files, bounds) = (Vec::new(), Bounds::new(u64::MAX, CancellationToken::new()));
         for name in matches {
-            list(&base.dir, &parent.join(&name), Path::new(&name), &mut files)?;
+            list(&base.dir, &parent.join(&name), Path::new(&name), 0, &bounds, &mut files)?;
         }
         for file in &files {
             let meta = base.dir.metadata(&file.source)?;
@@ -153,31 +169,58 @@ impl Tree {
     /// Writes one object.
     pub(super) fn put(&self, location: &Location, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let (base, path) = self.locate(location);
-        put(&base.dir, &path, write)
+        self.put_beneath(base, &path, write)
+    }
+
+    /// Writes a file beneath a base, with the folders it needs.
+    pub(super) fn put_beneath(
+        &self,
+        base: &Base,
+        path: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(name) = path.file_name() else {
+            return Err(io::Error::new(ErrorKind::IsADirectory, "the URI names a whole bucket"));
+        };
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                base.dir.create_dir_all(parent)?;
+                base.dir.open_dir(parent)?
+            }
+            _ => base.dir.try_clone()?,
+        };
+        // Where it is one file system, unfinished files stand together, so that what a crash leaves is found without
+        // going through every bucket.
+        if folder.dir_metadata()?.dev() != self.unfinished_device {
+            return put(&folder, &unfinished_name(), &folder, Path::new(name), write);
+        }
+        put(&self.unfinished, &unfinished_name(), &folder, Path::new(name), write)
+    }
+
+    /// Forgets gathered prefixes. Only while no attempt runs: its channels are shown from there.
+    pub(super) fn forget_gathered(&self) -> io::Result<()> {
+        match self.root.dir.remove_dir_all(STAGED) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 }
 
-/// Writes a file beneath `dir`, with the folders it needs.
-pub(super) fn put(dir: &Dir, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(ErrorKind::IsADirectory, "the URI names a whole bucket"));
-    };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => {
-            dir.create_dir_all(parent)?;
-            dir.open_dir(parent)?
-        }
-        _ => dir.try_clone()?,
-    };
-    let unfinished = unfinished_name();
-    let mut file = folder.create(&unfinished)?;
+fn put(
+    at: &Dir,
+    unfinished: &str,
+    folder: &Dir,
+    name: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = at.create(unfinished)?;
     let written = write(&mut file).and_then(|()| file.flush());
-    match written.and_then(|()| folder.rename(&unfinished, &folder, name)) {
+    match written.and_then(|()| at.rename(unfinished, folder, name)) {
         // Synced under its last name: a journalling file system then keeps the name with the bytes, at the price of one
         // commit. What a power failure tears before is written again, since nothing was recorded of it yet.
         Ok(()) => file.sync_all(),
         Err(error) => {
-            let _ = folder.remove_file(&unfinished);
+            let _ = at.remove_file(unfinished);
             Err(error)
         }
     }
@@ -191,18 +234,50 @@ pub(super) struct Listed {
 }
 
 /// All regular files at or beneath a path, without following links, in order.
-pub(super) fn list(dir: &Dir, source: &Path, target: &Path, files: &mut Vec<Listed>) -> io::Result<()> {
-    let kind = dir.symlink_metadata(source)?.file_type();
-    if kind.is_file() {
+pub(super) fn list(
+    dir: &Dir,
+    source: &Path,
+    target: &Path,
+    depth: usize,
+    bounds: &Bounds,
+    files: &mut Vec<Listed>,
+) -> io::Result<()> {
+    bounds.entry(depth)?;
+    let meta = dir.symlink_metadata(source)?;
+    if meta.is_file() {
+        bounds.bytes(meta.len())?;
         files.push(Listed { source: source.to_owned(), target: target.to_owned() });
     }
-    if !kind.is_dir() {
+    if !meta.is_dir() {
         return Ok(());
     }
-    let entries = dir.read_dir(source)?.map(|entry| entry.map(|entry| entry.file_name()));
-    let mut names = entries.collect::<io::Result<Vec<_>>>()?;
-    names.sort_unstable();
-    names.iter().try_for_each(|name| list(dir, &source.join(name), &target.join(name), files))
+    let names = archive::names(&archive::open_folder(dir, source)?, depth, bounds)?;
+    names.iter().try_for_each(|name| list(dir, &source.join(name), &target.join(name), depth + 1, bounds, files))
+}
+
+/// The folder of unfinished files; what a crash left in it is deleted.
+fn open_unfinished(root: &Dir) -> io::Result<Dir> {
+    root.create_dir_all(UNFINISHED_FILES)?;
+    let unfinished = root.open_dir(UNFINISHED_FILES)?;
+    for entry in unfinished.entries()? {
+        let name = entry?.file_name();
+        if let Err(error) = unfinished.remove_file(&name) {
+            tracing::warn!(?name, %error, "an unfinished object could not be deleted");
+        }
+    }
+    Ok(unfinished)
+}
+
+/// Deletes gathered prefixes that a crash left half done; they are under no name that anything looks for.
+fn drop_unfinished_gatherings(root: &Dir) {
+    for entry in root.read_dir(STAGED).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(UNFINISHED))
+            && let Err(error) = root.remove_dir_all(Path::new(STAGED).join(&name))
+        {
+            tracing::warn!(?name, %error, "a half-gathered prefix could not be deleted");
+        }
+    }
 }
 
 fn joined(segments: &[String]) -> PathBuf {
@@ -218,6 +293,12 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
+/// An error of the file system, or of [`Bounds`], as the caller's.
 pub(super) fn failed(doing: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> ObjectsError {
-    move |source| ObjectsError::Io { doing: doing(), source }
+    move |source| match source.downcast::<Refusal>() {
+        Ok(Refusal::Cancelled) => ObjectsError::Cancelled { doing: doing() },
+        Ok(Refusal::TooLarge(max_bytes)) => ObjectsError::TooLarge { doing: doing(), max_bytes },
+        Ok(why) => ObjectsError::Unpackable { doing: doing(), why: why.to_string() },
+        Err(source) => ObjectsError::Io { doing: doing(), source },
+    }
 }

@@ -126,17 +126,17 @@ impl Drive {
         if matches!(cause, ExitCause::Exited { code: 0 } | ExitCause::Stopped | ExitCause::Deadline) {
             let model = if packs { format!("{uri}/model.tar.gz") } else { format!("{uri}/model/") };
             if packs {
-                objects.put_tar_gz(&outputs.model, &model).await?;
+                objects.put_tar_gz(&outputs.model, &model, cancelled.clone()).await?;
             } else {
-                objects.put_tree(&outputs.model, &model).await?;
+                objects.put_tree(&outputs.model, &model, cancelled.clone()).await?;
             }
             stored = Some(model);
         }
         let wrote_data = tokio::fs::read_dir(&outputs.data).await?.next_entry().await?.is_some();
         if wrote_data && packs {
-            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz")).await?;
+            objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz"), cancelled.clone()).await?;
         } else if wrote_data {
-            objects.put_tree(&outputs.data, &format!("{uri}/output/")).await?;
+            objects.put_tree(&outputs.data, &format!("{uri}/output/"), cancelled.clone()).await?;
         }
         Ok(stored)
     }

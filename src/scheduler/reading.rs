@@ -124,15 +124,15 @@ impl Reading {
     }
 }
 
-/// Drops every second point, but not the last, the least or the greatest.
+/// Drops every second point, but not the last, the lowest or the highest.
 fn thin(points: &mut Vec<MetricPoint>) {
     let by_value = |a: &(usize, &MetricPoint), b: &(usize, &MetricPoint)| a.1.value.total_cmp(&b.1.value);
-    let least = points.iter().enumerate().min_by(by_value).map(|(at, _)| at);
-    let greatest = points.iter().enumerate().max_by(by_value).map(|(at, _)| at);
+    let lowest = points.iter().enumerate().min_by(by_value).map(|(at, _)| at);
+    let highest = points.iter().enumerate().max_by(by_value).map(|(at, _)| at);
     let last = points.len().checked_sub(1);
     let mut at = 0;
     points.retain(|_| {
-        let keep = at % 2 == 0 || [least, greatest, last].contains(&Some(at));
+        let keep = at % 2 == 0 || [lowest, highest, last].contains(&Some(at));
         at += 1;
         keep
     });

@@ -7,6 +7,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -106,6 +107,8 @@ impl Launch {
         let mut supervisor = Command::new(binary);
         supervisor.arg("supervise").arg(folder.path()).env_clear();
         supervisor.stdin(Stdio::from(lock)).stdout(Stdio::null()).stderr(Stdio::null());
+        // From its first moment a Ctrl-C meant for the server is not the attempt's.
+        supervisor.process_group(0);
         supervisor.spawn().map(Some)
     }
 

@@ -8,6 +8,7 @@ mod init;
 mod launch;
 mod log_writer;
 mod plan;
+mod removal;
 mod sandbox;
 mod settings;
 mod strays;
@@ -84,7 +85,9 @@ impl ProcessExecutor {
         }
         let access = std::fs::Permissions::from_mode(if stranger.is_some() { 0o711 } else { 0o700 });
         std::fs::set_permissions(&attempts, access).map_err(doing("closing", &attempts))?;
-        empty(&trash).map_err(doing("emptying", &trash))?;
+        // However much a job left there, it must not keep the server from starting.
+        let emptied = trash.clone();
+        std::thread::spawn(move || removal::empty(&emptied));
         let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;
 
         let masked = std::iter::once(settings.data_dir).chain(settings.masked).collect();
@@ -200,7 +203,7 @@ impl Executor for ProcessExecutor {
         let ml = self.folder(id).ml();
         blocking(format!("finding what attempt {id} wrote"), move || {
             // The job owned these and may have put links in their place, to files that are not its own.
-            for name in ["output", "model", "output/data"] {
+            for name in ["", "output", "model", "output/data"] {
                 plain_folder(&ml.join(name))?;
             }
             Ok(Outputs { model: ml.join("model"), data: ml.join("output/data") })
@@ -210,13 +213,15 @@ impl Executor for ProcessExecutor {
 
     async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
         self.reap();
-        let (folder, trash) = (self.folder(id), self.trash.join(format!("{id}-{}", Uuid::new_v4().simple())));
+        let (folder, trash) = (self.folder(id), self.trash.clone());
         blocking(format!("removing attempt {id}"), move || {
             end(id, &folder)?;
             // In one step it is no attempt any more; half a folder would look like one that was never started.
-            match found(std::fs::rename(folder.path(), &trash))? {
-                Some(()) => remove_tree(&trash),
-                None => Ok(()),
+            let name = removal::trash_name(id);
+            match found(std::fs::rename(folder.path(), trash.join(&name)))? {
+                Some(()) => removal::remove_tree(&trash, name.as_ref()),
+                // A removal that came this far before may not have come to its end.
+                None => removal::remove_attempt(&trash, id),
             }
         })
         .await?;
@@ -254,40 +259,15 @@ fn end(id: AttemptId, folder: &Folder) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes sure that a path is a folder and no link to one.
+/// Makes sure that a path is a folder, no link to one, and open to its owner.
 fn plain_folder(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
-        return Ok(());
+    if let Some(meta) = found(path.symlink_metadata())?.filter(std::fs::Metadata::is_dir) {
+        let mode = meta.permissions().mode();
+        let open = std::fs::Permissions::from_mode(mode & 0o7777 | 0o700);
+        return if mode & 0o700 == 0o700 { Ok(()) } else { std::fs::set_permissions(path, open) };
     }
     found(std::fs::remove_file(path))?;
     std::fs::create_dir(path)
-}
-
-/// Deletes a tree, following no link. A job may have taken its own folders' permissions away.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unlock_tree(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-fn unlock_tree(path: &Path) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            unlock_tree(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes what a removal that was cut short left.
-fn empty(trash: &Path) -> io::Result<()> {
-    std::fs::read_dir(trash)?.try_for_each(|entry| remove_tree(&entry?.path()))
 }
 
 /// Absolute commands by image name; none of them where jobs cannot reach it.

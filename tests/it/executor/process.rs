@@ -316,3 +316,45 @@ async fn a_supervisor_is_not_to_be_started_by_hand() {
     assert_eq!(by_hand.output().unwrap().status.code(), Some(2));
     assert_eq!(over(&h.executor, spec.id).await, before);
 }
+
+#[tokio::test]
+async fn folders_of_any_depth_are_removed_and_half_removals_are_finished() {
+    let h = Harness::start();
+    let spec =
+        script("cd /opt/ml/model; p=$(printf 'd/%.0s' $(seq 1 450)); for i in 1 2 3 4; do mkdir -p $p; cd $p; done");
+    h.executor.launch(&spec).await.unwrap();
+    assert_eq!(over(&h.executor, spec.id).await.cause, ExitCause::Exited { code: 0 });
+    h.executor.remove(spec.id).await.unwrap();
+    let trash = h.settings.data_dir.join("trash");
+    assert_eq!(std::fs::read_dir(&trash).unwrap().count(), 0);
+    // A removal that failed on the way is done again, not called done.
+    std::fs::create_dir_all(trash.join(format!("{}-0/ml", spec.id))).unwrap();
+    h.executor.remove(spec.id).await.unwrap();
+    assert_eq!(std::fs::read_dir(&trash).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_supervisor_is_out_of_the_terminals_reach_from_its_first_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (binary, told) = (folder.path().join("supervisor"), folder.path().join("told"));
+    // Field 5 of its stat is the process group.
+    let text = format!(
+        "#!/bin/sh\nread -r pid name state parent group rest < /proc/$$/stat\necho $pid $group > {0}.new\n\
+                        mv {0}.new {0}\n",
+        told.display()
+    );
+    std::fs::write(&binary, text).unwrap();
+    std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let h = Harness::with(|settings| (settings.binary, settings.isolate) = (binary, false));
+    h.executor.launch(&script("true")).await.unwrap();
+    let begun = std::time::Instant::now();
+    let text = loop {
+        if let Ok(text) = std::fs::read_to_string(&told) {
+            break text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "the supervisor was not started");
+        tokio::task::yield_now().await;
+    };
+    let (pid, group) = text.trim().split_once(' ').unwrap();
+    assert_eq!(pid, group);
+}
