@@ -75,7 +75,9 @@ pub async fn list(
 ) -> Result<Page<TrainingJob>, AppError> {
     let scope = scope.clone();
     app.db
-        .read(move |tx| Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
+        .read_of(query.statements(), move |tx| {
+            Box::pin(async move { training_jobs::list(tx, &scope, &query).await.map_err(AppError::from) })
+        })
         .await
 }
 

@@ -210,7 +210,9 @@ pub async fn list(
 ) -> Result<Page<TuningJob>, AppError> {
     let scope = scope.clone();
     app.db
-        .read(move |tx| Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) }))
+        .read_of(query.statements(), move |tx| {
+            Box::pin(async move { tuning_jobs::list(tx, &scope, &query).await.map_err(AppError::from) })
+        })
         .await
 }
 

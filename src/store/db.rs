@@ -36,6 +36,15 @@ pub enum WriteClass {
     Api,
 }
 
+/// How many statements a read makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statements {
+    /// One, which is a snapshot by itself.
+    One,
+    /// Several, which must see the same snapshot.
+    Several,
+}
+
 /// A database: SQLite's file or a Postgres cluster. Clones share the pools.
 #[derive(Debug, Clone)]
 pub struct Db {
@@ -86,7 +95,7 @@ impl Db {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read(|tx| {
+        self.read_of(Statements::One, |tx| {
             Box::pin(async move { sql("asking whether it is there", "SELECT 1").execute(tx).await.map(|_| ()) })
         })
         .await
@@ -135,7 +144,17 @@ impl Db {
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        self.read_as(WriteClass::Api, work).await
+        self.read_as(WriteClass::Api, Statements::Several, work).await
+    }
+
+    /// Like `read`; one statement is spared the round trips that begin and end a transaction. For API calls.
+    pub async fn read_of<T, E, F>(&self, statements: Statements, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        self.read_as(WriteClass::Api, statements, work).await
     }
 
     /// Like `read`, on connections that no number of API calls takes away. For the scheduler.
@@ -145,18 +164,18 @@ impl Db {
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        self.read_as(WriteClass::Scheduling, work).await
+        self.read_as(WriteClass::Scheduling, Statements::Several, work).await
     }
 
-    async fn read_as<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
+    async fn read_as<T, E, F>(&self, class: WriteClass, statements: Statements, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
         match &self.driver {
-            Driver::Sqlite(sqlite) => sqlite.read(class, work).await,
-            Driver::Postgres(postgres) => postgres.read(class, work).await,
+            Driver::Sqlite(sqlite) => sqlite.read(class, statements, work).await,
+            Driver::Postgres(postgres) => postgres.read(class, statements, work).await,
         }
     }
 }

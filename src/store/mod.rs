@@ -23,6 +23,6 @@ pub mod tuning_jobs;
 mod tx;
 mod writer;
 
-pub use db::{BoxFuture, Db, WriteClass};
+pub use db::{BoxFuture, Db, Statements, WriteClass};
 pub use error::StoreError;
 pub use tx::Tx;

@@ -12,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, Postgres as PostgresDriver, Transaction};
 use tokio::sync::Semaphore;
 
-use crate::store::db::{BoxFuture, PATIENCE, WriteClass};
+use crate::store::db::{BoxFuture, PATIENCE, Statements, WriteClass};
 use crate::store::error::StoreError;
 use crate::store::failpoint::{Failpoints, Moment, injected};
 use crate::store::tx::{Tx, is_conflict};
@@ -38,7 +38,7 @@ const API_WRITES: usize = 256;
 /// How often a transaction is run when others are in its way.
 const TRIES: u32 = 6;
 
-const BEGIN_WRITE: &str = "BEGIN";
+const BEGIN_WRITE: &str = "BEGIN READ WRITE";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The Postgres side of a `Db`.
@@ -66,6 +66,8 @@ impl Postgres {
             ("statement_timeout", "20s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
+            // A statement outside a transaction is a read.
+            ("default_transaction_read_only", "on"),
         ]);
         // Connected at once, to know that the server is there, and kept: scheduling never waits for a first connection.
         let scheduling = pool(SCHEDULING_CONNECTIONS)
@@ -123,7 +125,7 @@ impl Postgres {
         }
     }
 
-    pub(super) async fn read<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
+    pub(super) async fn read<T, E, F>(&self, class: WriteClass, statements: Statements, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
@@ -131,6 +133,9 @@ impl Postgres {
     {
         let mut conn = self.acquire(class).await?;
         let once = async {
+            if statements == Statements::One {
+                return Ok(work(&mut Tx::postgres(&mut conn)).await);
+            }
             let mut transaction = begin(&mut conn, BEGIN_READ).await?;
             // Dropping the transaction rolls it back with the connection's way to the pool: nothing to wait for.
             Ok(work(&mut Tx::postgres(&mut transaction)).await)

@@ -11,6 +11,7 @@ use crate::domain::status::{
 };
 use crate::domain::time::Timestamp;
 use crate::domain::transitions;
+use crate::store::Statements;
 
 /// `TrainingJobStatusCounters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -308,6 +309,15 @@ pub struct ListQuery<S, K> {
     pub limit: u32,
     /// Where to go on.
     pub after: Option<Cursor>,
+}
+
+impl<S, K> ListQuery<S, K> {
+    /// How many statements read a page: a second one where rows may have to be passed over.
+    pub fn statements(&self) -> Statements {
+        let times = [self.created_after, self.created_before, self.modified_after, self.modified_before];
+        let filtered = self.status.is_some() || self.name_contains.is_some() || times.iter().any(Option::is_some);
+        if filtered { Statements::Several } else { Statements::One }
+    }
 }
 
 impl<S, K: Default> Default for ListQuery<S, K> {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::db::{BoxFuture, PATIENCE, WriteClass};
+use crate::store::db::{BoxFuture, PATIENCE, Statements, WriteClass};
 use crate::store::error::StoreError;
 use crate::store::failpoint::Failpoints;
 use crate::store::tx::Tx;
@@ -133,7 +133,7 @@ impl Sqlite {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) async fn read<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
+    pub(super) async fn read<T, E, F>(&self, class: WriteClass, statements: Statements, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
@@ -145,9 +145,12 @@ impl Sqlite {
             source => StoreError::Database { doing: "opening its file", source },
         })?;
         let once = async {
+            let sole_server = self.sole_server.load(Ordering::Relaxed);
+            if statements == Statements::One {
+                return work(&mut Tx::sqlite(&mut conn, sole_server)).await;
+            }
             let mut transaction =
                 conn.begin().await.map_err(|source| StoreError::Database { doing: "beginning a read", source })?;
-            let sole_server = self.sole_server.load(Ordering::Relaxed);
             // Dropping the transaction ends it on the connection's way to the pool: nothing to wait for.
             work(&mut Tx::sqlite(&mut transaction, sole_server)).await
         };

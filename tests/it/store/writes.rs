@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tunesmith::store::failpoint::Moment;
 use tunesmith::store::rows::{ListQuery, TuningJob};
-use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, definitions, servers, tuning_jobs};
+use tunesmith::store::{
+    BoxFuture, Db, Statements, StoreError, Tx, WriteClass, attempts, definitions, servers, tuning_jobs,
+};
 use uuid::Uuid;
 
 use super::fixtures::{definition, scope, tuning_job};
@@ -16,6 +18,7 @@ store_suite! { [sqlite, postgres] {
     an_error_rolls_back_its_own_write_alone,
     a_panic_rolls_back_its_own_write_alone,
     a_read_sees_one_snapshot_and_writes_nothing,
+    a_read_of_one_statement_sees_what_is_there_and_writes_nothing,
     a_write_fails_where_a_test_wants_it_to,
     writes_at_once_lose_nothing,
     a_closed_database_says_so,
@@ -101,6 +104,16 @@ async fn a_read_sees_one_snapshot_and_writes_nothing(db: TestDb) {
     let refused = db.read(move |tx| Box::pin(async move { insert(tx, &job).await })).await;
     assert!(matches!(refused, Err(StoreError::Database { .. })), "{refused:?}");
     assert_eq!(db.count().await, 1);
+}
+
+async fn a_read_of_one_statement_sees_what_is_there_and_writes_nothing(db: TestDb) {
+    db.insert_then("job", || Ok(())).await.unwrap();
+    for _ in 0..20 {
+        let job = tuning_job("other");
+        let refused = db.db.read_of(Statements::One, move |tx| Box::pin(async move { insert(tx, &job).await })).await;
+        assert!(matches!(refused, Err(StoreError::Database { .. })), "{refused:?}");
+        assert_eq!(db.db.read_of(Statements::One, |tx| Box::pin(count(tx))).await.unwrap(), 1);
+    }
 }
 
 async fn a_write_fails_where_a_test_wants_it_to(db: TestDb) {
