@@ -10,6 +10,7 @@ use crate::domain::request::{
     Channel, CheckpointConfig, MetricDefinition, Objective, ResourceConfig, ResourceLimits, Tag, TrainingDefinition,
     TuningRequest,
 };
+use crate::domain::s3::{InvalidUri, Location};
 use crate::domain::space::{Space, SpaceError};
 use crate::domain::status::Strategy;
 
@@ -72,8 +73,11 @@ pub enum RuleError {
         "The hyperparameter {0} is both in ParameterRanges and in StaticHyperParameters. Remove it from one of them."
     )]
     StaticAndTuned(String),
-    /// A name that the service uses itself.
-    #[error("The hyperparameter name {OBJECTIVE_HYPERPARAMETER} is reserved for the service. Remove it.")]
+    /// A name that the service uses itself, for something else than the service would.
+    #[error(
+        "The hyperparameter name {OBJECTIVE_HYPERPARAMETER} is reserved for the service, which sets it to the objective's \
+         MetricName. Remove it."
+    )]
     ReservedName,
     /// More hyperparameters than a training job takes.
     #[error(
@@ -360,29 +364,12 @@ pub fn tag_count(count: usize) -> Result<(), RuleError> {
     if count > MAX_TAGS { Err(RuleError::TooManyTags(count)) } else { Ok(()) }
 }
 
-/// Checks a URI that the object store will be asked for: `s3://bucket[/key]`, no segment that a path could misread.
+/// Checks a URI that the object store will be asked for, as that will read it.
 fn s3_uri(field: &str, uri: &str) -> Result<(), RuleError> {
-    let refused = |why| Err(RuleError::Uri { field: field.to_owned(), uri: uri.to_owned(), why });
-    let Some(rest) = uri.strip_prefix("s3://") else {
-        return refused("it does not begin with s3://");
-    };
-    if rest.chars().any(|c| c.is_control() || c == '\\') {
-        return refused("it has a control character or a backslash");
+    match Location::parse(uri) {
+        Ok(_) => Ok(()),
+        Err(InvalidUri { uri, why }) => Err(RuleError::Uri { field: field.to_owned(), uri, why }),
     }
-    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-    let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if !(3..=63).contains(&bucket.len())
-        || !bucket.bytes().all(|b| lower(b) || b == b'-' || b == b'.')
-        || !bucket.bytes().next().is_some_and(lower)
-        || bucket.contains("..")
-    {
-        return refused("the bucket must be 3 to 63 lower-case letters, digits, hyphens and dots");
-    }
-    let key = key.strip_suffix('/').unwrap_or(key);
-    if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return refused("its key has an empty part, `.` or `..`");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

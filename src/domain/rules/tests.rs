@@ -62,6 +62,15 @@ fn a_valid_request_is_planned_as_it_stands() {
 }
 
 #[test]
+fn what_the_object_store_could_not_keep_is_refused_at_once() {
+    let path = "/TrainingJobDefinition/OutputDataConfig/S3OutputPath";
+    let longest = format!("s3://data/{}", "x".repeat(255));
+    assert!(planned(path, json!(longest)).is_ok());
+    assert!(refusal(path, json!(format!("{longest}x"))).contains("longer than 255 bytes"));
+    assert!(planned(path, json!("s3://Old_Bucket/out")).is_ok());
+}
+
+#[test]
 fn every_broken_rule_is_named_with_what_to_change() {
     let channel = valid().pointer("/TrainingJobDefinition/InputDataConfig/0").unwrap().clone();
     let many: Vec<Value> =
