@@ -186,7 +186,7 @@ pub fn plan(request: &TuningRequest, registered: &[MetricDefinition], most_jobs:
     let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let metric_definitions = metric_definitions(definition, registered)?;
     let objective = objective(request, &metric_definitions)?;
-    let space = space(request, definition)?;
+    let space = space(request, definition, &objective)?;
     let max_jobs = budget(request.config.strategy, &request.config.resource_limits, &space, most_jobs)?;
     training(definition)?;
     tags(request.tags.as_deref().unwrap_or_default())?;
@@ -224,7 +224,7 @@ fn objective(request: &TuningRequest, metrics: &[MetricDefinition]) -> Result<Ob
     )))
 }
 
-fn space(request: &TuningRequest, definition: &TrainingDefinition) -> Result<Space, RuleError> {
+fn space(request: &TuningRequest, definition: &TrainingDefinition, objective: &Objective) -> Result<Space, RuleError> {
     let space = request.config.parameter_ranges.as_ref().map(Space::parse).transpose()?.unwrap_or_default();
     let tuned = space.parameters.len();
     if tuned == 0 {
@@ -235,13 +235,17 @@ fn space(request: &TuningRequest, definition: &TrainingDefinition) -> Result<Spa
     }
     let statics = definition.static_hyper_parameters.as_ref();
     let is_static = |name: &str| statics.is_some_and(|s| s.contains_key(name));
-    if is_static(OBJECTIVE_HYPERPARAMETER) || space.parameters.iter().any(|p| p.name == OBJECTIVE_HYPERPARAMETER) {
+    // A definition that Describe showed has it, and may be sent again.
+    let own = statics.and_then(|s| s.get(OBJECTIVE_HYPERPARAMETER));
+    if own.is_some_and(|value| *value != objective.metric_name)
+        || space.parameters.iter().any(|p| p.name == OBJECTIVE_HYPERPARAMETER)
+    {
         return Err(RuleError::ReservedName);
     }
     if let Some(both) = space.parameters.iter().find(|p| is_static(&p.name)) {
         return Err(RuleError::StaticAndTuned(both.name.clone()));
     }
-    let all = tuned + statics.map_or(0, std::collections::BTreeMap::len) + 1;
+    let all = tuned + statics.map_or(0, std::collections::BTreeMap::len) + usize::from(own.is_none());
     if all > MAX_HYPERPARAMETERS {
         return Err(RuleError::TooManyHyperparameters(all));
     }

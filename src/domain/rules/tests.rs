@@ -71,6 +71,17 @@ fn what_the_object_store_could_not_keep_is_refused_at_once() {
 }
 
 #[test]
+fn a_definition_that_describe_showed_can_be_sent_again() {
+    let path = "/TrainingJobDefinition/StaticHyperParameters";
+    // With two tuned ones these are a hundred, the most that there may be.
+    let mut statics: serde_json::Map<String, Value> = (0..97).map(|i| (format!("s{i}"), json!("1"))).collect();
+    statics.insert(OBJECTIVE_HYPERPARAMETER.into(), json!("loss"));
+    assert!(planned(path, Value::Object(statics.clone())).is_ok());
+    statics.insert("s97".into(), json!("1"));
+    assert!(refusal(path, Value::Object(statics)).contains("[101] hyperparameters"));
+}
+
+#[test]
 fn every_broken_rule_is_named_with_what_to_change() {
     let channel = valid().pointer("/TrainingJobDefinition/InputDataConfig/0").unwrap().clone();
     let many: Vec<Value> =
