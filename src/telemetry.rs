@@ -19,8 +19,7 @@ pub struct InvalidLevel {
 
 /// Logs from now on. The first call in a process decides.
 pub fn init(settings: &Log) -> Result<(), InvalidLevel> {
-    let filter =
-        EnvFilter::try_new(&settings.level).map_err(|source| InvalidLevel { level: settings.level.clone(), source })?;
+    let filter = filter(settings)?;
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that a log is set up already, such as by another test of this process.
     let _ = match settings.format {
@@ -28,6 +27,15 @@ pub fn init(settings: &Log) -> Result<(), InvalidLevel> {
         LogFormat::Json => lines.json().try_init(),
     };
     Ok(())
+}
+
+/// Whether a log can be set up with the settings.
+pub fn check(settings: &Log) -> Result<(), InvalidLevel> {
+    filter(settings).map(drop)
+}
+
+fn filter(settings: &Log) -> Result<EnvFilter, InvalidLevel> {
+    EnvFilter::try_new(&settings.level).map_err(|source| InvalidLevel { level: settings.level.clone(), source })
 }
 
 /// An error with all its sources, for a log line.

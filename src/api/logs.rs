@@ -13,7 +13,9 @@ use crate::app::logs::LogPage;
 
 /// Where to go on reading.
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-tunesmith-next-offset");
-/// Whether nothing will ever follow.
+/// Which attempt it was; absent where there is none yet.
+const ATTEMPT: HeaderName = HeaderName::from_static("x-tunesmith-attempt");
+/// Whether nothing will ever follow of that attempt, or at all where there is none.
 const END: HeaderName = HeaderName::from_static("x-tunesmith-end");
 
 /// Answers one request.
@@ -80,6 +82,9 @@ fn lines(page: &LogPage) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(NEXT_OFFSET, HeaderValue::from(page.next_offset));
+    if let Some(attempt) = page.attempt {
+        headers.insert(ATTEMPT, HeaderValue::from(attempt));
+    }
     headers.insert(END, HeaderValue::from_static(if page.end { "true" } else { "false" }));
     response
 }

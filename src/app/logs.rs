@@ -1,7 +1,7 @@
 //! Reading a training job's log, wherever it is kept.
 //!
 //! Invariant: offsets are bytes of the stored log, the same before and after the log moved from its executor to the
-//! object store; so a reader that goes on at `next_offset` loses nothing and sees nothing twice.
+//! object store; so a reader that goes on at `next_offset` of the same attempt loses nothing and sees nothing twice.
 
 use crate::app::{App, AppError, training_jobs};
 use crate::domain::names::{AttemptId, Scope};
@@ -18,11 +18,13 @@ const RECORD_BYTES: usize = 2 * 1024 * 1024;
 /// A part of a training job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogPage {
+    /// The attempt that it is of; none where there is no such attempt, yet or at all. Each attempt has offsets of its own.
+    pub attempt: Option<u32>,
     /// Whole records, oldest first.
     pub lines: Vec<LogRecord>,
     /// Where to go on: a byte offset.
     pub next_offset: u64,
-    /// Whether nothing will ever follow.
+    /// Whether nothing will ever follow: of this attempt, or, where there is none, of the training job.
     pub end: bool,
 }
 
@@ -45,7 +47,14 @@ pub async fn read(
     from_offset: u64,
 ) -> Result<LogPage, AppError> {
     let known = known(app, scope.clone(), name.to_owned(), attempt).await?;
-    let nothing = |end| LogPage { lines: Vec::new(), next_offset: from_offset, end };
+    let number = known.state.is_some().then_some(known.attempt.number);
+    let page = page(app, known, from_offset).await?;
+    Ok(LogPage { attempt: number, ..page })
+}
+
+/// A page of what is known, as if of no attempt.
+async fn page(app: &App, known: Known, from_offset: u64) -> Result<LogPage, AppError> {
+    let nothing = |end| LogPage { next_offset: from_offset, end, ..LogPage::default() };
     let Some((state, executor_id)) = &known.state else {
         return Ok(nothing(known.job_over));
     };
@@ -65,7 +74,7 @@ pub async fn read(
         .await
         .map_err(|error| AppError::Internal(Box::new(error)))?;
     let end = over && chunk.records.is_empty();
-    Ok(LogPage { lines: chunk.records, next_offset: chunk.next_offset, end })
+    Ok(LogPage { lines: chunk.records, next_offset: chunk.next_offset, end, ..LogPage::default() })
 }
 
 async fn known(app: &App, scope: Scope, name: String, attempt: Option<u32>) -> Result<Known, AppError> {
@@ -92,12 +101,12 @@ async fn kept(app: &App, segment: &LogSegment, from: u64) -> Result<LogPage, App
             .map_err(|error| AppError::Internal(Box::new(error)))?;
         let (lines, next_offset) = log_format::read(&bytes, from);
         if !lines.is_empty() {
-            return Ok(LogPage { lines, next_offset, end: false });
+            return Ok(LogPage { lines, next_offset, ..LogPage::default() });
         }
         if bytes.len() < max_bytes {
             break;
         }
     }
     // What is left of the segment is no whole record (or the offset was none of ours): go on behind it.
-    Ok(LogPage { lines: Vec::new(), next_offset: segment.first_offset + segment.bytes, end: false })
+    Ok(LogPage { next_offset: segment.first_offset + segment.bytes, ..LogPage::default() })
 }

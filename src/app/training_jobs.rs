@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, tuning_jobs as tuning};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, TuningJob, tuning_jobs as tuning};
 use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::{MetricDefinition, Objective};
-use crate::domain::status::TrainingStatus;
+use crate::domain::status::{ObjectiveStatus, TrainingStatus};
 use crate::store::rows::Definition;
 use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
 
@@ -151,7 +151,8 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
     Ok(())
 }
 
-/// Deletes a training job that is over, with its kept log; its name can be used again. Its artifacts stay.
+/// Deletes a training job that is over, with its kept log; its name can be used again. Its artifacts stay. Where it was its
+/// tuning job's best, the best of those left is.
 pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
     let (scope, name) = (scope.clone(), name.to_owned());
     let job = app
@@ -159,21 +160,25 @@ pub async fn delete(app: &App, scope: &Scope, name: &str) -> Result<(), AppError
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());
             Box::pin(async move {
-                let Locked { job, learned_from_by } = find_and_lock(tx, &scope, &name).await?;
+                let Locked { job, tuning_job } = find_and_lock(tx, &scope, &name).await?;
                 if !job.status.is_terminal() {
                     return Err(AppError::InUse(format!(
                         "The training job {} is in status {}. Stop it, and delete it once it is Stopped.",
                         job.name, job.status
                     )));
                 }
-                if let Some(tuning_job) = learned_from_by {
+                if let Some(TuningJob { name, .. }) = tuning_job.as_ref().filter(|parent| !parent.status.is_terminal())
+                {
                     return Err(AppError::InUse(format!(
-                        "The training job {} is part of the hyperparameter tuning job {tuning_job}, which is still \
+                        "The training job {} is part of the hyperparameter tuning job {name}, which is still \
                          running and learns from it. Delete it once the tuning job is over.",
                         job.name
                     )));
                 }
                 training_jobs::delete(tx, job.id).await?;
+                if let Some(tuning_job) = tuning_job.filter(|parent| parent.best.is_some_and(|(id, _)| id == job.id)) {
+                    name_next_best(tx, tuning_job).await?;
+                }
                 Ok(job)
             })
         })
@@ -193,22 +198,40 @@ pub(crate) async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<T
     training_jobs::find(tx, scope, name).await?.ok_or_else(AppError::no_training_job)
 }
 
+/// Names the best of a locked tuning job anew, as if its training jobs had ended just now, one after the other.
+async fn name_next_best(tx: &mut Tx<'_>, mut tuning_job: TuningJob) -> Result<(), AppError> {
+    let definition = DefinitionView::get(tx, tuning_job.definition_id).await?;
+    let Some(Objective { direction, .. }) = definition.objective else { return Ok(()) };
+    let mut left = training_jobs::history(tx, tuning_job.id).await?;
+    left.sort_by_key(|job| job.observation);
+    tuning_job.best = None;
+    for job in left
+        .iter()
+        .filter(|job| job.status == TrainingStatus::Completed && job.objective_status == ObjectiveStatus::Succeeded)
+    {
+        let Some(value) = job.objective_value else { continue };
+        if tuning_job.best.is_none_or(|(_, best)| direction.is_better(value, best)) {
+            tuning_job.best = Some((job.id, value));
+        }
+    }
+    tuning_jobs::update(tx, &tuning_job).await.map_err(AppError::from)
+}
+
 /// A locked training job.
 struct Locked {
     job: TrainingJob,
-    /// The name of its tuning job, where that is not over.
-    learned_from_by: Option<String>,
+    /// Its tuning job, locked too, unless that was deleted.
+    tuning_job: Option<TuningJob>,
 }
 
 /// Locks a training job after its tuning job: every transaction takes locks in this order.
 async fn find_and_lock(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Locked, AppError> {
     let found = find(tx, scope, name).await?;
-    let parent = match found.tuning_job_id {
+    let tuning_job = match found.tuning_job_id {
         Some(id) => tuning_jobs::lock(tx, id).await?,
         None => None,
     };
-    let learned_from_by = parent.filter(|parent| !parent.status.is_terminal()).map(|parent| parent.name);
     // It may have been deleted while this waited for the locks.
     let job = training_jobs::lock(tx, found.id).await?.ok_or_else(AppError::no_training_job)?;
-    Ok(Locked { job, learned_from_by })
+    Ok(Locked { job, tuning_job })
 }

@@ -26,7 +26,7 @@ pub struct TuningJobView {
     pub job: TuningJob,
     /// What its training jobs share.
     pub definition: Arc<DefinitionView>,
-    /// The best training job, unless it was deleted since.
+    /// The best training job; none before the first has completed with a value.
     pub best: Option<TrainingJobView>,
     /// When it was read: a running job's run time counts to here.
     pub now: Timestamp,

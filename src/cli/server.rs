@@ -19,12 +19,15 @@ use crate::app::{App, Quotas};
 use crate::clock::{Clock, Wake};
 use crate::config::{Environment, Settings};
 use crate::domain::request::MetricDefinition;
+use crate::domain::s3::Location;
 use crate::executor::Executor;
-use crate::executor::images::{Image, Images};
+use crate::executor::images::{Image, Images, resolve_command};
 use crate::executor::process::{Isolation, ProcessExecutor, ProcessSettings, RunAs};
+use crate::metrics::Scraper;
 use crate::objects::Objects;
 use crate::scheduler::{Scheduler, SchedulerParts};
 use crate::store::{Db, StoreError, WriteClass, servers};
+use crate::telemetry;
 
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -45,7 +48,7 @@ impl Server {
     /// Opens everything and starts to serve. The configuration file is hidden from training programs, which run in its
     /// folder.
     pub(super) async fn start(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<Self> {
-        check(settings)?;
+        check(settings, config_file)?;
         make_data_dir(&settings.data_dir)?;
         // The socket first: a port that is taken is the likeliest mistake, and costs nothing to find out.
         let listener =
@@ -126,7 +129,7 @@ impl Server {
 }
 
 /// What can be said against settings without opening anything.
-pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
+pub(super) fn check(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<()> {
     if !settings.listen.ip().is_loopback() {
         bail!(
             "listen is {}, which other machines can reach; this API starts programs and does not check signatures yet, \
@@ -135,7 +138,23 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<()> {
             port = settings.listen.port(),
         );
     }
-    images(settings)?;
+    telemetry::check(&settings.log)?;
+    let images = images(settings)?;
+    let process = process_settings(settings, config_file, &images)?;
+    for image in images.iter() {
+        resolve_command(image, &process.working_dir, &process.search_path)?;
+        Scraper::new(&image.metric_definitions).with_context(|| format!("the image {} can't be used", image.name))?;
+    }
+    for mapping in &settings.s3 {
+        Location::parse(&mapping.uri)?;
+        if !mapping.path.is_dir() {
+            bail!(
+                "[[s3]] maps {} to {}, which is no folder: make it, or name another",
+                mapping.uri,
+                mapping.path.display()
+            );
+        }
+    }
     Ok(())
 }
 
@@ -173,6 +192,23 @@ fn open_executor(
     config_file: Option<&Path>,
     images: &Images,
 ) -> anyhow::Result<(Arc<dyn Executor>, Vec<String>)> {
+    let executor = ProcessExecutor::open(process_settings(settings, config_file, images)?)?;
+    let mut warnings = Vec::new();
+    if let Isolation::None { why } = executor.isolation() {
+        warnings.push(format!(
+            "training jobs are not isolated from each other or from this machine ({why}); they find their folders by \
+             the SM_* variables instead of /opt/ml"
+        ));
+    }
+    Ok((Arc::new(executor), warnings))
+}
+
+/// What the executor is opened with.
+fn process_settings(
+    settings: &Settings,
+    config_file: Option<&Path>,
+    images: &Images,
+) -> anyhow::Result<ProcessSettings> {
     let binary = std::env::current_exe().context("can't find this program's own file")?;
     let mut process = ProcessSettings::new(settings.data_dir.clone(), binary, images.clone());
     if let Some(file) = config_file.and_then(|file| std::path::absolute(file).ok()) {
@@ -186,15 +222,7 @@ fn open_executor(
     process.allow_root = settings.process.allow_root;
     process.run_as = run_as(&settings.process.run_as)?;
     process.max_log_bytes = settings.process.log_cap_mib << 20;
-    let executor = ProcessExecutor::open(process)?;
-    let mut warnings = Vec::new();
-    if let Isolation::None { why } = executor.isolation() {
-        warnings.push(format!(
-            "training jobs are not isolated from each other or from this machine ({why}); they find their folders by \
-             the SM_* variables instead of /opt/ml"
-        ));
-    }
-    Ok((Arc::new(executor), warnings))
+    Ok(process)
 }
 
 /// The user that a setting names; none where it is empty.
@@ -250,6 +278,7 @@ fn server_id(data_dir: &Path) -> anyhow::Result<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Flags, Loaded};
 
     #[test]
     fn only_loopback_addresses_are_served() {
@@ -257,7 +286,43 @@ mod tests {
             [("127.0.0.1:0", true), ("127.8.9.1:80", true), ("[::1]:0", true), ("0.0.0.0:1", false), ("[::]:1", false)]
         {
             let settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
-            assert_eq!(check(&settings).is_ok(), served, "{listen}");
+            assert_eq!(check(&settings, None).is_ok(), served, "{listen}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_found_by_the_check() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let loaded = |text: &str| {
+            let config = folder.path().join("tunesmith.toml");
+            std::fs::write(&config, text).unwrap();
+            let flags = Flags { config: Some(config), ..Flags::default() };
+            Loaded::load(&flags, &Environment::default()).unwrap()
+        };
+        let image = |command: &str, regex: &str| {
+            let metrics = format!("[{{ name = \"loss\", regex = '{regex}' }}]");
+            format!("[[images]]\nname = \"i\"\ncommand = [\"{command}\"]\nmetric_definitions = {metrics}\n")
+        };
+        let mapped = |uri: &str, path: &str| format!("[[s3]]\nuri = \"{uri}\"\npath = \"{path}\"\n");
+        for (text, why) in [
+            (image("sh", "loss=(.*)"), None),
+            (image("no-such-program", "loss=(.*)"), Some("no executable file no-such-program")),
+            (image("./file", "loss=(.*)"), Some("no executable file")),
+            (image("sh", "loss=("), Some("metric definition loss")),
+            (mapped("s3://b", "."), None),
+            (mapped("s3://b", "missing"), Some("which is no folder")),
+            (mapped("s3://b", "file"), Some("which is no folder")),
+            (mapped("s3://b/../c", "."), Some("is not a usable S3 URI")),
+            ("[process]\nrun_as = \"no-such-user\"\n".to_owned(), Some("no such user")),
+            ("[log]\nlevel = \"a=b=c\"\n".to_owned(), Some("log.level is a=b=c")),
+        ] {
+            let loaded = loaded(&text);
+            let found = check(&loaded.settings, loaded.file.as_deref()).map_err(|error| format!("{error:#}"));
+            match why {
+                None => assert_eq!(found, Ok(()), "{text}"),
+                Some(why) => assert!(found.as_ref().is_err_and(|error| error.contains(why)), "{text}: {found:?}"),
+            }
         }
     }
 

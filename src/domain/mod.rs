@@ -8,6 +8,7 @@ pub mod names;
 pub mod outcome;
 pub mod request;
 pub mod rules;
+pub mod s3;
 pub mod space;
 pub mod status;
 pub mod time;

@@ -10,6 +10,7 @@ use crate::domain::request::{
     Channel, CheckpointConfig, MetricDefinition, Objective, ResourceConfig, ResourceLimits, Tag, TrainingDefinition,
     TuningRequest,
 };
+use crate::domain::s3::{InvalidUri, Location};
 use crate::domain::space::{Space, SpaceError};
 use crate::domain::status::Strategy;
 
@@ -72,8 +73,11 @@ pub enum RuleError {
         "The hyperparameter {0} is both in ParameterRanges and in StaticHyperParameters. Remove it from one of them."
     )]
     StaticAndTuned(String),
-    /// A name that the service uses itself.
-    #[error("The hyperparameter name {OBJECTIVE_HYPERPARAMETER} is reserved for the service. Remove it.")]
+    /// A name that the service uses itself, for something else than the service would.
+    #[error(
+        "The hyperparameter name {OBJECTIVE_HYPERPARAMETER} is reserved for the service, which sets it to the objective's \
+         MetricName. Remove it."
+    )]
     ReservedName,
     /// More hyperparameters than a training job takes.
     #[error(
@@ -182,7 +186,7 @@ pub fn plan(request: &TuningRequest, registered: &[MetricDefinition], most_jobs:
     let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let metric_definitions = metric_definitions(definition, registered)?;
     let objective = objective(request, &metric_definitions)?;
-    let space = space(request, definition)?;
+    let space = space(request, definition, &objective)?;
     let max_jobs = budget(request.config.strategy, &request.config.resource_limits, &space, most_jobs)?;
     training(definition)?;
     tags(request.tags.as_deref().unwrap_or_default())?;
@@ -220,7 +224,7 @@ fn objective(request: &TuningRequest, metrics: &[MetricDefinition]) -> Result<Ob
     )))
 }
 
-fn space(request: &TuningRequest, definition: &TrainingDefinition) -> Result<Space, RuleError> {
+fn space(request: &TuningRequest, definition: &TrainingDefinition, objective: &Objective) -> Result<Space, RuleError> {
     let space = request.config.parameter_ranges.as_ref().map(Space::parse).transpose()?.unwrap_or_default();
     let tuned = space.parameters.len();
     if tuned == 0 {
@@ -231,13 +235,17 @@ fn space(request: &TuningRequest, definition: &TrainingDefinition) -> Result<Spa
     }
     let statics = definition.static_hyper_parameters.as_ref();
     let is_static = |name: &str| statics.is_some_and(|s| s.contains_key(name));
-    if is_static(OBJECTIVE_HYPERPARAMETER) || space.parameters.iter().any(|p| p.name == OBJECTIVE_HYPERPARAMETER) {
+    // A definition that Describe showed has it, and may be sent again.
+    let own = statics.and_then(|s| s.get(OBJECTIVE_HYPERPARAMETER));
+    if own.is_some_and(|value| *value != objective.metric_name)
+        || space.parameters.iter().any(|p| p.name == OBJECTIVE_HYPERPARAMETER)
+    {
         return Err(RuleError::ReservedName);
     }
     if let Some(both) = space.parameters.iter().find(|p| is_static(&p.name)) {
         return Err(RuleError::StaticAndTuned(both.name.clone()));
     }
-    let all = tuned + statics.map_or(0, std::collections::BTreeMap::len) + 1;
+    let all = tuned + statics.map_or(0, std::collections::BTreeMap::len) + usize::from(own.is_none());
     if all > MAX_HYPERPARAMETERS {
         return Err(RuleError::TooManyHyperparameters(all));
     }
@@ -360,29 +368,12 @@ pub fn tag_count(count: usize) -> Result<(), RuleError> {
     if count > MAX_TAGS { Err(RuleError::TooManyTags(count)) } else { Ok(()) }
 }
 
-/// Checks a URI that the object store will be asked for: `s3://bucket[/key]`, no segment that a path could misread.
+/// Checks a URI that the object store will be asked for, as that will read it.
 fn s3_uri(field: &str, uri: &str) -> Result<(), RuleError> {
-    let refused = |why| Err(RuleError::Uri { field: field.to_owned(), uri: uri.to_owned(), why });
-    let Some(rest) = uri.strip_prefix("s3://") else {
-        return refused("it does not begin with s3://");
-    };
-    if rest.chars().any(|c| c.is_control() || c == '\\') {
-        return refused("it has a control character or a backslash");
+    match Location::parse(uri) {
+        Ok(_) => Ok(()),
+        Err(InvalidUri { uri, why }) => Err(RuleError::Uri { field: field.to_owned(), uri, why }),
     }
-    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-    let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if !(3..=63).contains(&bucket.len())
-        || !bucket.bytes().all(|b| lower(b) || b == b'-' || b == b'.')
-        || !bucket.bytes().next().is_some_and(lower)
-        || bucket.contains("..")
-    {
-        return refused("the bucket must be 3 to 63 lower-case letters, digits, hyphens and dots");
-    }
-    let key = key.strip_suffix('/').unwrap_or(key);
-    if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return refused("its key has an empty part, `.` or `..`");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::fmt::Display;
 
 use serde_json::{Value, json};
 
+use crate::domain::rules::OBJECTIVE_HYPERPARAMETER;
 use crate::executor::AttemptSpec;
 
 /// The folder that the contract is written about.
@@ -175,21 +176,64 @@ fn toolkit_variables(spec: &AttemptSpec, machine: &Machine, root: &str) -> BTree
         let name = format!("SM_CHANNEL_{}", channel.name.to_uppercase());
         set(&name, &format_args!("{root}/input/data/{}", channel.name));
     }
-    let decoded: BTreeMap<&str, Value> = spec.hyperparameters.iter().map(|(k, v)| (k.as_str(), decoded(v))).collect();
+    let decoded = user_hyperparameters(spec);
     set("SM_HPS", &json!(decoded));
-    let arguments = spec.hyperparameters.iter().flat_map(|(k, v)| [format!("--{k}"), v.clone()]);
+    let arguments = decoded.iter().flat_map(|(name, value)| [option(name), argument(value)]);
     set("SM_USER_ARGS", &json!(arguments.collect::<Vec<_>>()));
-    for (name, value) in &spec.hyperparameters {
+    for (name, value) in &decoded {
+        let value = variable(value);
         if !name.contains(['=', '\0']) && !value.contains('\0') {
-            set(&format!("SM_HP_{}", name.to_uppercase()), value);
+            set(&format!("SM_HP_{}", name.to_uppercase()), &value);
         }
     }
     env
 }
 
-/// The toolkit reads each hyperparameter as JSON where it is JSON, and as a text otherwise.
+/// The hyperparameters that the toolkit hands on, decoded. It keeps back those that the service and its SDK add for
+/// themselves; `hyperparameters.json` has them all.
+fn user_hyperparameters(spec: &AttemptSpec) -> BTreeMap<&str, Value> {
+    let kept_back = |name: &str| {
+        name.starts_with("sagemaker_") || matches!(name, OBJECTIVE_HYPERPARAMETER | "default_user_module_name")
+    };
+    let all = spec.hyperparameters.iter().filter(|(name, _)| !kept_back(name));
+    all.map(|(name, value)| (name.as_str(), decoded(value))).collect()
+}
+
+/// The toolkit reads each hyperparameter as JSON where it is JSON, and as a text otherwise. A whole number of more digits
+/// than a number holds here stays a text, so that it keeps them all.
 fn decoded(value: &str) -> Value {
-    serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))
+    match serde_json::from_str(value) {
+        Ok(Value::Number(number)) if number.is_f64() && !value.contains(['.', 'e', 'E']) => Value::from(value),
+        Ok(decoded) => decoded,
+        Err(_) => Value::from(value),
+    }
+}
+
+/// A hyperparameter's name as an option of a command line.
+fn option(name: &str) -> String {
+    if name.chars().count() == 1 { format!("-{name}") } else { format!("--{name}") }
+}
+
+/// A decoded value as a word of a command line: as a Python program prints it, save that lists stay JSON.
+fn argument(value: &Value) -> String {
+    match value {
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        Value::Object(members) => {
+            let pairs: Vec<_> = members.iter().map(|(name, value)| format!("{name}={}", argument(value))).collect();
+            pairs.join(",")
+        }
+        other => variable(other),
+    }
+}
+
+/// A decoded value as an environment variable: a text as it is, nothing for null, else JSON.
+fn variable(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn resource_config(spec: &AttemptSpec, machine: &Machine) -> Value {
@@ -235,6 +279,47 @@ mod tests {
             max_runtime_ms: 1000,
             stop_grace_ms: 1000,
         }
+    }
+
+    #[test]
+    fn variables_have_what_the_toolkit_decodes_and_hands_on() {
+        let mut spec = spec();
+        spec.hyperparameters = [
+            ("_tuning_objective_metric", "loss"),
+            ("sagemaker_program", r#""train.py""#),
+            ("default_user_module_name", "m"),
+            ("opt", r#""adam""#),
+            ("plain", "adam"),
+            ("layers", "[1,2]"),
+            ("nest", r#"{"a":1,"b":"x"}"#),
+            ("none", "null"),
+            ("rate", "0.5"),
+            ("v", "true"),
+        ]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        let hps =
+            r#"{"layers":[1,2],"nest":{"a":1,"b":"x"},"none":null,"opt":"adam","plain":"adam","rate":0.5,"v":true}"#;
+        assert_eq!(env["SM_HPS"], hps);
+        let arguments = r#"["--layers","[1,2]","--nest","a=1,b=x","--none","","--opt","adam","--plain","adam","--rate","0.5","-v","True"]"#;
+        assert_eq!(env["SM_USER_ARGS"], arguments);
+        let single: Vec<_> = env.iter().filter(|(name, _)| name.starts_with("SM_HP_")).collect();
+        let expected = [
+            ("SM_HP_LAYERS", "[1,2]"),
+            ("SM_HP_NEST", r#"{"a":1,"b":"x"}"#),
+            ("SM_HP_NONE", ""),
+            ("SM_HP_OPT", "adam"),
+            ("SM_HP_PLAIN", "adam"),
+            ("SM_HP_RATE", "0.5"),
+            ("SM_HP_V", "true"),
+        ];
+        assert_eq!(
+            single,
+            expected.map(|(n, v)| (n.to_owned(), v.to_owned())).iter().map(|(n, v)| (n, v)).collect::<Vec<_>>()
+        );
+        let [(_, file), ..] = config_files(&spec, &MACHINE);
+        assert!(file.contains("_tuning_objective_metric") && file.contains(r#""opt":"\"adam\"""#), "{file}");
     }
 
     #[test]

@@ -17,9 +17,9 @@ const SPELLED_OUT: usize = 50;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidInput {
     /// A value of another JSON type than the model's: the document cannot be read at all.
-    #[error("{found} at '{path}' can not be converted to {expected}")]
+    #[error("{found} {} can not be converted to {expected}", at(path))]
     WrongType {
-        /// Where.
+        /// Where; empty for the whole document.
         path: String,
         /// The JSON token found.
         found: &'static str,
@@ -29,6 +29,10 @@ pub enum InvalidInput {
     /// Values outside their constraints.
     #[error("{0}")]
     Violations(Violations),
+}
+
+fn at(path: &str) -> String {
+    if path.is_empty() { "as the whole document".to_owned() } else { format!("at '{path}'") }
 }
 
 /// All constraints that a document breaks, in the model's order.

@@ -62,6 +62,26 @@ fn a_valid_request_is_planned_as_it_stands() {
 }
 
 #[test]
+fn what_the_object_store_could_not_keep_is_refused_at_once() {
+    let path = "/TrainingJobDefinition/OutputDataConfig/S3OutputPath";
+    let longest = format!("s3://data/{}", "x".repeat(255));
+    assert!(planned(path, json!(longest)).is_ok());
+    assert!(refusal(path, json!(format!("{longest}x"))).contains("longer than 255 bytes"));
+    assert!(planned(path, json!("s3://Old_Bucket/out")).is_ok());
+}
+
+#[test]
+fn a_definition_that_describe_showed_can_be_sent_again() {
+    let path = "/TrainingJobDefinition/StaticHyperParameters";
+    // With two tuned ones these are a hundred, the most that there may be.
+    let mut statics: serde_json::Map<String, Value> = (0..97).map(|i| (format!("s{i}"), json!("1"))).collect();
+    statics.insert(OBJECTIVE_HYPERPARAMETER.into(), json!("loss"));
+    assert!(planned(path, Value::Object(statics.clone())).is_ok());
+    statics.insert("s97".into(), json!("1"));
+    assert!(refusal(path, Value::Object(statics)).contains("[101] hyperparameters"));
+}
+
+#[test]
 fn every_broken_rule_is_named_with_what_to_change() {
     let channel = valid().pointer("/TrainingJobDefinition/InputDataConfig/0").unwrap().clone();
     let many: Vec<Value> =

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tunesmith::api::aws::support::Support;
-use tunesmith::domain::status::TuningStatus;
+use tunesmith::domain::status::{ObjectiveStatus, TrainingStatus, TuningStatus};
 
 use super::fixtures::{completed, end, insert, make_best, minimal, seconds, stored, training};
 use super::generate::Generator;
@@ -15,7 +15,7 @@ on_both_databases!(
     defaults_and_additions_are_there_for_a_minimal_request,
     null_members_are_absent_ones,
     times_counters_and_the_best_job_are_shown,
-    a_deleted_best_job_is_left_out,
+    a_deleted_best_job_gives_way_to_the_next_best,
     a_training_job_shows_what_clients_read,
     a_running_training_job_names_where_its_model_will_be,
 );
@@ -221,14 +221,25 @@ async fn times_counters_and_the_best_job_are_shown(engine: Engine) {
     assert_eq!(shown["FinalHyperParameterTuningJobObjectiveMetric"], value);
 }
 
-async fn a_deleted_best_job_is_left_out(engine: Engine) {
+async fn a_deleted_best_job_gives_way_to_the_next_best(engine: Engine) {
     let app = TestApp::new(engine).await;
     app.ok("CreateHyperParameterTuningJob", &minimal("tune")).await;
-    let best = completed(training(&stored(&app, "tune").await, 1), 0.5);
-    insert(&app, std::slice::from_ref(&best)).await;
-    make_best(&app, "tune", &best).await;
+    let tuning = stored(&app, "tune").await;
+    let jobs: Vec<_> =
+        [(1, 0.75), (2, 0.25), (3, 0.5), (4, 0.5)].map(|(n, value)| completed(training(&tuning, n), value)).into();
+    let mut failed = completed(training(&tuning, 5), 0.125);
+    failed.status = TrainingStatus::Failed;
+    failed.objective_status = ObjectiveStatus::Failed;
+    insert(&app, &jobs).await;
+    insert(&app, std::slice::from_ref(&failed)).await;
+    make_best(&app, "tune", &jobs[1]).await;
     end(&app, "tune", TuningStatus::Completed).await;
-    app.ok("DeleteTrainingJob", &json!({"TrainingJobName": best.name})).await;
+    // Deleting another changes nothing; of equals the first to end counts.
+    for (delete, best) in [(&failed, 1), (&jobs[1], 2), (&jobs[2], 3), (&jobs[3], 0)] {
+        app.ok("DeleteTrainingJob", &json!({"TrainingJobName": delete.name})).await;
+        assert_eq!(describe(&app, "tune").await["BestTrainingJob"]["TrainingJobName"], jobs[best].name);
+    }
+    app.ok("DeleteTrainingJob", &json!({"TrainingJobName": jobs[0].name})).await;
     assert!(describe(&app, "tune").await.get("BestTrainingJob").is_none());
 }
 

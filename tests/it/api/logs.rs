@@ -40,11 +40,21 @@ async fn a_log_is_followed_across_its_move(engine: Engine) {
     .await;
     let read = async |from| logs::read(&app.app, &TestApp::scope(), &job.name, None, from).await.unwrap();
 
+    let header = async || {
+        let url = format!("{}/v1/training-jobs/{}/log", app.url, job.name);
+        let get = move || ureq::get(&url).call().expect("an answer");
+        let response = tokio::task::spawn_blocking(get).await.expect("the client thread");
+        response.headers().get("x-tunesmith-attempt").map(|value| value.to_str().unwrap().to_owned())
+    };
+
     let nothing = read(0).await;
     assert_eq!((nothing.lines.len(), nothing.next_offset, nothing.end), (0, 0, false));
     app.executor.print(id, "first");
     let page = read(0).await;
-    assert_eq!((text(&page), page.end), (vec!["first"], false));
+    assert_eq!((text(&page), page.attempt, page.end), (vec!["first"], Some(1), false));
+    assert_eq!(header().await.as_deref(), Some("1"));
+    let none = logs::read(&app.app, &TestApp::scope(), &job.name, Some(2), 0).await.unwrap();
+    assert_eq!((none.attempt, none.end), (None, false));
 
     // The attempt ends, and its log moves to the object store.
     let kept: Vec<LogRecord> = ["first", "second"]

@@ -141,7 +141,7 @@ async fn bodies_that_cannot_be_read_are_refused_and_nothing_is_stored() {
     let bodies: [(&[u8], &str); 8] = [
         (b"{", "is not JSON"),
         (b"\xff", "is not UTF-8"),
-        (b"[]", "START_ARRAY at ''"),
+        (b"[]", "START_ARRAY as the whole document"),
         (deep.as_bytes(), "nests deeper than 32 levels"),
         (br#"{"ResourceArn":"a","ResourceArn":"b"}"#, "the member 'ResourceArn' more than once"),
         (br#"{"ResourceArn":"a\u0000b"}"#, "U+0000"),

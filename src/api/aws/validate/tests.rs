@@ -148,7 +148,7 @@ fn another_type_cannot_be_read_at_all() {
         changed("/TrainingJobDefinition/StaticHyperParameters/epochs", json!(3)),
         @"WrongType: NUMBER_VALUE at 'trainingJobDefinition.staticHyperParameters.epochs' can not be converted to a String"
     );
-    insta::assert_snapshot!(message("ListTags", &json!([])), @"WrongType: START_ARRAY at '' can not be converted to a structure");
+    insta::assert_snapshot!(message("ListTags", &json!([])), @"WrongType: START_ARRAY as the whole document can not be converted to a structure");
     for (pointer, value) in [
         ("/HyperParameterTuningJobName", json!({"a": 1})),
         ("/HyperParameterTuningJobConfig", json!("x")),
