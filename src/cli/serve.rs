@@ -22,7 +22,9 @@ pub(super) async fn run(loaded: &Loaded) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     signals.next().await;
-    tracing::info!("draining: no new requests; training goes on and the next server takes it up. Again to end at once");
+    tracing::info!(
+        "draining: not ready any more; training goes on and the next server takes it up. Again to end at once"
+    );
     tokio::select! {
         drained = server.drain() => drained,
         () = signals.next() => Err(anyhow::anyhow!("ended before the drain was over")),

@@ -32,6 +32,9 @@ use crate::telemetry;
 /// Largest request body.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// How long a draining server takes requests at least: a probe that is under way finds it, and finds it red.
+const SHORTEST_GRACE: Duration = Duration::from_millis(250);
+
 /// A server that takes requests.
 pub(super) struct Server {
     address: SocketAddr,
@@ -40,6 +43,7 @@ pub(super) struct Server {
     draining: CancellationToken,
     requests: JoinHandle<std::io::Result<()>>,
     scheduler: Scheduler,
+    drain_grace: Duration,
     drain_timeout: Duration,
     warnings: Vec<String>,
 }
@@ -92,7 +96,8 @@ impl Server {
         let requests = tokio::spawn(api::serve(listener, router, draining.clone().cancelled_owned()));
         readiness.set(true);
         let drain_timeout = Duration::from_secs(settings.drain_timeout_seconds);
-        Ok(Self { address, executor, readiness, draining, requests, scheduler, drain_timeout, warnings })
+        let drain_grace = Duration::from_secs(settings.drain_grace_seconds).max(SHORTEST_GRACE);
+        Ok(Self { address, executor, readiness, draining, requests, scheduler, drain_grace, drain_timeout, warnings })
     }
 
     /// Where it listens.
@@ -110,9 +115,11 @@ impl Server {
         Arc::clone(&self.executor)
     }
 
-    /// Turns readiness red, finishes the requests in flight, and ends the scheduler's loops.
+    /// Turns readiness red, goes on for a short grace, so that whoever sends requests can see it and stop, finishes the
+    /// requests in flight, and ends the scheduler's loops.
     pub(super) async fn drain(self) -> anyhow::Result<()> {
         self.readiness.set(false);
+        tokio::time::sleep(self.drain_grace).await;
         self.draining.cancel();
         let mut requests = self.requests;
         match tokio::time::timeout(self.drain_timeout, &mut requests).await {

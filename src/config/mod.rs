@@ -29,6 +29,8 @@ pub struct Settings {
     pub region: String,
     /// Training jobs that run at once on this server; never zero once loaded.
     pub max_running: usize,
+    /// How long a draining server still takes requests while it is not ready.
+    pub drain_grace_seconds: u64,
     /// How long a draining server waits for requests in flight.
     pub drain_timeout_seconds: u64,
     /// Limits of one account.
@@ -131,6 +133,7 @@ impl Default for Settings {
             account: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
             max_running: 0,
+            drain_grace_seconds: 0,
             drain_timeout_seconds: 30,
             quotas: Quotas::default(),
             process: Process::default(),

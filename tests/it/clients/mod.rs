@@ -173,6 +173,21 @@ async fn a_signal_drains_the_server() {
 }
 
 #[test]
+fn a_draining_server_is_seen_not_to_be_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("tunesmith.toml");
+    std::fs::write(&config, "drain_grace_seconds = 600\n[process]\nallow_root = true\n").unwrap();
+    let mut server = ServerProcess::start(&config, &folder.path().join("data"), None);
+    assert_eq!(server.get("/readyz").0, 200);
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    while server.get("/readyz").0 != 503 {}
+    assert_eq!(server.get("/healthz").0, 200);
+    // The second signal ends it within the grace.
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(!server.wait().success());
+}
+
+#[test]
 fn serving_beyond_loopback_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = command().args(["serve", "--listen", "0.0.0.0:0", "--data-dir"]).arg(folder.path()).output().unwrap();
