@@ -60,7 +60,7 @@ pub async fn serve(url: &str) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let router = Router::new().route("/", post(handle)).with_state(database);
     tokio::spawn(async move {
-        axum::serve(listener.tap_io(|stream| stream.set_nodelay(true).unwrap()), router).await.unwrap()
+        axum::serve(listener.tap_io(|stream| stream.set_nodelay(true).unwrap()), router).await.unwrap();
     });
     address
 }
