@@ -3,10 +3,11 @@
 //! Invariant: a server is ready only when its database, its executor and its scheduler are; it ends in the order
 //! readiness, requests, scheduler, so that nothing is answered that is not kept. Training outlives it.
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
@@ -35,6 +36,9 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// How long a draining server takes requests at least: a probe that is under way finds it, and finds it red.
 const SHORTEST_GRACE: Duration = Duration::from_millis(250);
 
+/// How long a data directory may stay locked behind a server that has gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A server that takes requests.
 pub(super) struct Server {
     address: SocketAddr,
@@ -46,6 +50,8 @@ pub(super) struct Server {
     drain_grace: Duration,
     drain_timeout: Duration,
     warnings: Vec<String>,
+    /// Held to the end.
+    _data_dir_lock: File,
 }
 
 impl Server {
@@ -54,15 +60,23 @@ impl Server {
     pub(super) async fn start(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<Self> {
         check(settings, config_file)?;
         make_data_dir(&settings.data_dir)?;
-        // The socket first: a port that is taken is the likeliest mistake, and costs nothing to find out.
+        let data_dir_lock = lock_data_dir(&settings.data_dir, LOCK_PATIENCE).await?;
+        // The socket next: a port that is taken is the likeliest mistake, and costs nothing to find out.
         let listener =
             TcpListener::bind(settings.listen).await.with_context(|| format!("can't listen on {}", settings.listen))?;
         let address = listener.local_addr().context("the socket has no address")?;
         let db = open_database(settings).await?;
+        bind_database(&settings.data_dir, &shared_secret(&db, "database_id").await?)?;
         let images = Arc::new(images(settings)?);
         let mapped = settings.s3.iter().map(|mapping| (mapping.uri.clone(), mapping.path.clone())).collect();
         let objects = Arc::new(Objects::new(settings.data_dir.join("s3"), mapped)?);
         let (executor, warnings) = open_executor(settings, config_file, &images)?;
+        // What was gathered for attempts is in use for as long as there are any.
+        if executor.list().await?.is_empty()
+            && let Err(error) = objects.forget_gathered().await
+        {
+            tracing::warn!(error = crate::telemetry::chain(&error), "gathered channels were not cleared away");
+        }
         let (clock, wake) = (Clock::System, Wake::default());
         let app = App {
             db: db.clone(),
@@ -97,7 +111,18 @@ impl Server {
         readiness.set(true);
         let drain_timeout = Duration::from_secs(settings.drain_timeout_seconds);
         let drain_grace = Duration::from_secs(settings.drain_grace_seconds).max(SHORTEST_GRACE);
-        Ok(Self { address, executor, readiness, draining, requests, scheduler, drain_grace, drain_timeout, warnings })
+        Ok(Self {
+            address,
+            executor,
+            readiness,
+            draining,
+            requests,
+            scheduler,
+            drain_grace,
+            drain_timeout,
+            warnings,
+            _data_dir_lock: data_dir_lock,
+        })
     }
 
     /// Where it listens.
@@ -172,6 +197,47 @@ pub(super) fn make_data_dir(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("can't make the data directory {}", path.display()))
 }
 
+/// Takes the data directory for this server alone, whichever its database is.
+async fn lock_data_dir(data_dir: &Path, patience: Duration) -> anyhow::Result<File> {
+    let path = data_dir.join("lock");
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("can't open {}", path.display()))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A server that was killed while it started a program may have left the lock with it for a moment.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another server uses the data directory {}: end that one, or give this one another with --data-dir",
+                data_dir.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("can't lock {}", path.display()));
+            }
+        }
+    }
+}
+
+/// Ties the data directory to its database: with another, what runs here would be unknown there and be removed.
+fn bind_database(data_dir: &Path, database: &str) -> anyhow::Result<()> {
+    let known = std::fs::read_to_string(data_dir.join("database-id")).unwrap_or_default();
+    if known.trim() == database {
+        return Ok(());
+    }
+    let has_attempts = std::fs::read_dir(data_dir.join("attempts")).is_ok_and(|mut entries| entries.next().is_some());
+    if has_attempts && !known.trim().is_empty() {
+        bail!(
+            "the data directory {} holds training jobs of another database than database_url names now: use the \
+             database that it was used with before, or give this server another data directory with --data-dir",
+            data_dir.display()
+        );
+    }
+    keep(data_dir, "database-id", database)
+}
+
 async fn open_database(settings: &Settings) -> anyhow::Result<Db> {
     let url = &settings.database_url;
     let db = Db::connect(url.expose()).await.with_context(|| format!("can't open the database {url}"))?;
@@ -223,6 +289,8 @@ fn process_settings(
         file.parent().unwrap_or(Path::new("/")).clone_into(&mut process.working_dir);
         process.masked.push(file);
     }
+    process.masked.extend(database_files(settings.database_url.expose()));
+    process.mapped = settings.s3.iter().map(|mapping| mapping.path.clone()).collect();
     if let Some(path) = Environment::of_process().get("PATH").and_then(|path| path.to_str()) {
         path.clone_into(&mut process.search_path);
     }
@@ -253,16 +321,20 @@ fn quotas(settings: &Settings) -> Quotas {
 
 /// The key that seals list tokens: in the database, so that every server of it opens every token.
 async fn token_key(db: &Db) -> anyhow::Result<[u8; 32]> {
-    let candidate = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let stored = db
-        .write(WriteClass::Scheduling, move |tx| {
-            let candidate = candidate.clone();
-            Box::pin(async move { servers::secret(tx, "token-key", &candidate).await })
-        })
-        .await
-        .map_err(|error: StoreError| error)
-        .context("can't read the key of list tokens")?;
+    let stored = shared_secret(db, "token-key").await?;
     Ok(<sha2::Sha256 as sha2::Digest>::digest(stored.as_bytes()).into())
+}
+
+/// A random text that all servers of a database share under a name.
+async fn shared_secret(db: &Db, name: &'static str) -> anyhow::Result<String> {
+    let candidate = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    db.write(WriteClass::Scheduling, move |tx| {
+        let candidate = candidate.clone();
+        Box::pin(async move { servers::secret(tx, name, &candidate).await })
+    })
+    .await
+    .map_err(|error: StoreError| error)
+    .with_context(|| format!("can't read {name} from the database"))
 }
 
 /// This server's identity: the data directory's own, so that a restarted server takes its leases up again.
@@ -274,12 +346,31 @@ fn server_id(data_dir: &Path) -> anyhow::Result<Uuid> {
         return Ok(id);
     }
     let id = Uuid::new_v4();
-    // By rename, so that no reader sees half of it.
-    let new = data_dir.join("server-id.new");
-    std::fs::write(&new, id.to_string())
-        .and_then(|()| std::fs::rename(&new, &path))
-        .with_context(|| format!("can't write {}", path.display()))?;
+    keep(data_dir, "server-id", &id.to_string())?;
     Ok(id)
+}
+
+/// Writes a small file of the data directory, by rename, so that no reader sees half of it.
+fn keep(data_dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let (path, new) = (data_dir.join(name), data_dir.join(format!("{name}.new")));
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .with_context(|| format!("can't write {}", path.display()))
+}
+
+/// The files of a SQLite database, which jobs must not see; none for another database.
+fn database_files(url: &str) -> Vec<PathBuf> {
+    let path = url.strip_prefix("sqlite:").map(|rest| rest.strip_prefix("//").unwrap_or(rest));
+    let Some(path) = path.and_then(|path| path.split('?').next()).filter(|path| !path.starts_with(":memory:")) else {
+        return Vec::new();
+    };
+    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
+    // Some of the files come and go: their folder is what a link can be resolved of.
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    let (Some(folder), Some(name)) = (folder, path.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    ["", "-wal", "-shm", "-journal", ".lock"].map(|end| folder.join(format!("{name}{end}"))).into()
 }
 
 #[cfg(test)]
@@ -337,5 +428,36 @@ mod tests {
     fn a_data_directory_keeps_its_identity() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(server_id(folder.path()).unwrap(), server_id(folder.path()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_data_directory_has_one_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock_data_dir(folder.path(), Duration::ZERO).await.unwrap();
+        let refused = lock_data_dir(folder.path(), Duration::ZERO).await.unwrap_err().to_string();
+        assert!(refused.contains(folder.path().to_str().unwrap()), "{refused}");
+        drop(held);
+        lock_data_dir(folder.path(), Duration::ZERO).await.unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_with_attempts_stays_with_its_database() {
+        let folder = tempfile::tempdir().unwrap();
+        bind_database(folder.path(), "one").unwrap();
+        std::fs::create_dir(folder.path().join("attempts")).unwrap();
+        bind_database(folder.path(), "two").unwrap();
+        std::fs::create_dir(folder.path().join("attempts/1")).unwrap();
+        bind_database(folder.path(), "two").unwrap();
+        let refused = bind_database(folder.path(), "one").unwrap_err().to_string();
+        assert!(refused.contains("another data directory"), "{refused}");
+    }
+
+    #[test]
+    fn the_files_of_a_database_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().canonicalize().unwrap().join("t.db");
+        let files = database_files(&format!("sqlite://{}?mode=rwc", file.display()));
+        assert!(files.contains(&file) && files.contains(&file.with_extension("db-wal")), "{files:?}");
+        assert_eq!(database_files("postgres://h/d"), Vec::<PathBuf>::new());
     }
 }

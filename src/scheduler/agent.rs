@@ -84,7 +84,7 @@ impl Agent {
             .inner
             .parts
             .db
-            .read_for_scheduling(move |tx| Box::pin(async move { attempts::of_executor(tx, &executor_id).await }))
+            .glance_for_scheduling(move |tx| Box::pin(async move { attempts::of_executor(tx, &executor_id).await }))
             .await?;
         self.forget_finished(&rows);
         let mut waiting = Vec::new();

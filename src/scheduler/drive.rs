@@ -20,8 +20,8 @@ use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, attempt_spec};
 use crate::scheduler::{Inner, SchedulerError};
-use crate::store::rows::{Attempt, Definition, ReadPosition, TrainingJob};
-use crate::store::{StoreError, WriteClass, attempts, definitions, metrics, training_jobs, tuning_jobs};
+use crate::store::rows::{Attempt, ReadPosition, TrainingJob};
+use crate::store::{StoreError, Tx, WriteClass, attempts, metrics, training_jobs, tuning_jobs};
 
 /// How long to wait for a change before looking anyway.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ pub(super) struct Subject {
 #[derive(Debug)]
 struct Rows {
     job: TrainingJob,
-    definition: Definition,
+    definition: Result<Arc<Prepared>, SchedulerError>,
     stored: ReadPosition,
     /// How long earlier attempts ran, together.
     used_ms: i64,
@@ -85,7 +85,7 @@ impl Drive {
         let prepared_at = self.now();
         let mut report = Report::new(self.attempt.id, tuning_job, Exit::bare(prepared_at, ExitCause::Stopped));
         report.prepared_at = Some(prepared_at);
-        let definition = match self.inner.prepared(&definition) {
+        let definition = match definition {
             Ok(definition) => definition,
             Err(error) => {
                 report.exit = infrastructure(prepared_at, crate::telemetry::chain(&error));
@@ -293,26 +293,30 @@ impl Drive {
     }
 }
 
-async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, StoreError> {
-    let id = attempt.id;
-    inner
-        .parts
-        .db
-        .read_for_scheduling(move |tx| {
-            Box::pin(async move {
-                let Some(job) = training_jobs::get(tx, id.training_job).await? else { return Ok(None) };
-                let Some(definition) = definitions::get(tx, job.definition_id).await? else { return Ok(None) };
-                let stored = metrics::position(tx, id, 0).await?;
-                let mut used_ms = 0;
-                for number in 1..id.number {
-                    let earlier = attempts::get(tx, AttemptId { number, ..id }).await?.and_then(|a| a.exit);
-                    let ran = earlier.and_then(|exit| Some(exit.ended_at.since_ms(exit.started_at?)));
-                    used_ms += ran.unwrap_or(0);
-                }
-                Ok(Some(Rows { job, definition, stored, used_ms }))
-            })
-        })
-        .await
+/// Reads what an attempt is driven from: for one that has not been started, its training job's row alone, where the
+/// definition is known.
+async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, SchedulerError> {
+    let (db, id) = (&inner.parts.db, attempt.id);
+    let job = db.glance_for_scheduling(move |tx| Box::pin(training_jobs::get(tx, id.training_job))).await?;
+    let Some(job): Option<TrainingJob> = job else { return Ok(None) };
+    let Some(definition) = inner.definition(job.definition_id).await? else { return Ok(None) };
+    let started = !matches!(inner.parts.executor.observe(id).await, Ok(Observed::Absent));
+    if !started && id.number == 1 {
+        return Ok(Some(Rows { job, definition, stored: ReadPosition::default(), used_ms: 0 }));
+    }
+    let (stored, used_ms) = db.read_for_scheduling(move |tx| Box::pin(read_history(tx, id))).await?;
+    Ok(Some(Rows { job, definition, stored, used_ms }))
+}
+
+/// How far an attempt's log was read, and how long the attempts before it ran.
+async fn read_history(tx: &mut Tx<'_>, id: AttemptId) -> Result<(ReadPosition, i64), StoreError> {
+    let stored = metrics::position(tx, id, 0).await?;
+    let mut used_ms = 0;
+    for number in 1..id.number {
+        let earlier = attempts::get(tx, AttemptId { number, ..id }).await?.and_then(|a| a.exit);
+        used_ms += earlier.and_then(|exit| Some(exit.ended_at.since_ms(exit.started_at?))).unwrap_or(0);
+    }
+    Ok((stored, used_ms))
 }
 
 /// The report of an attempt that was given up before any executor started it. None where its training job is gone.

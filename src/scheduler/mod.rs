@@ -38,7 +38,7 @@ use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, ReadDefinition};
 use crate::scheduler::tuning::TuningLoop;
 use crate::store::rows::Definition;
-use crate::store::{Db, StoreError, WriteClass, tuning_jobs};
+use crate::store::{Db, StoreError, WriteClass, definitions, tuning_jobs};
 
 pub use spec::OBJECTIVE_HYPERPARAMETER;
 
@@ -125,6 +125,12 @@ struct Inner {
     stopping: CancellationToken,
 }
 
+fn prepare(row: &Definition) -> Result<Prepared, SchedulerError> {
+    let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
+    let scraper = Scraper::new(&read.metrics)?;
+    Ok(Prepared { read, scraper })
+}
+
 /// The loop that was given a report.
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -140,20 +146,24 @@ struct LoopHandle {
 }
 
 impl Inner {
-    /// A definition's row with its expressions compiled; kept for the next attempt.
-    fn prepared(&self, row: &Definition) -> Result<Arc<Prepared>, SchedulerError> {
-        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = definitions.get(&row.id) {
-            return Ok(Arc::clone(prepared));
+    /// A definition with its expressions compiled, kept for the next attempt; none where its row is gone. The inner
+    /// error is the row's own: it does not read as a definition.
+    async fn definition(&self, id: Uuid) -> Result<Option<Result<Arc<Prepared>, SchedulerError>>, StoreError> {
+        if let Some(prepared) = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Some(Ok(Arc::clone(prepared))));
         }
-        let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
-        let scraper = Scraper::new(&read.metrics)?;
+        let row = self.parts.db.glance_for_scheduling(move |tx| Box::pin(definitions::get(tx, id))).await?;
+        let Some(row): Option<Definition> = row else { return Ok(None) };
+        let prepared = match prepare(&row) {
+            Ok(prepared) => Arc::new(prepared),
+            Err(error) => return Ok(Some(Err(error))),
+        };
+        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
         if definitions.len() >= DEFINITIONS_KEPT {
             definitions.clear();
         }
-        let prepared = Arc::new(Prepared { read, scraper });
-        definitions.insert(row.id, Arc::clone(&prepared));
-        Ok(prepared)
+        definitions.insert(id, Arc::clone(&prepared));
+        Ok(Some(Ok(prepared)))
     }
 
     /// Hands a report to the tuning job's loop; gives it back where this server does not decide on that job.

@@ -9,7 +9,7 @@ use crate::domain::names::AttemptId;
 use crate::domain::outcome::Exit;
 use crate::domain::status::{ObjectiveStatus, SecondaryStatus};
 use crate::domain::time::Timestamp;
-use crate::store::rows::{FinalMetric, LogSegment, MetricPoint, ReadPosition};
+use crate::store::rows::{FinalMetric, LogSegment, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, Tx, attempts, logs, metrics, training_jobs};
 
 /// The end of an attempt.
@@ -59,12 +59,22 @@ impl Report {
     }
 }
 
-/// Writes a report into the rows of its attempt and training job. False where the attempt had ended before.
+/// Writes a report into the rows of its attempt and training job, for whoever decides. False where the attempt had
+/// ended before.
 pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError> {
+    let Some(mut job) = training_jobs::lock(tx, report.attempt.training_job).await? else { return Ok(false) };
+    let recorded = record_in(tx, report, &mut job).await?;
+    if recorded {
+        training_jobs::update(tx, &job).await?;
+    }
+    Ok(recorded)
+}
+
+/// The same with the training job's row at hand, locked or under its tuning job's lock: the caller writes it.
+pub async fn record_in(tx: &mut Tx<'_>, report: &Report, job: &mut TrainingJob) -> Result<bool, StoreError> {
     if !attempts::end(tx, report.attempt, &report.exit).await? {
         return Ok(false);
     }
-    let Some(mut job) = training_jobs::lock(tx, report.attempt.training_job).await? else { return Ok(false) };
     if report.position != ReadPosition::default() {
         metrics::append(tx, report.attempt, 0, &report.points, report.position).await?;
     }
@@ -80,6 +90,5 @@ pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError
     job.final_metrics.clone_from(&report.final_metrics);
     job.model_artifacts.clone_from(&report.model_artifacts);
     job.modified_at = job.modified_at.max(report.exit.ended_at);
-    training_jobs::update(tx, &job).await?;
     Ok(true)
 }

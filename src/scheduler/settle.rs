@@ -17,7 +17,7 @@ use crate::domain::outcome::Exit;
 use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use crate::domain::time::Timestamp;
-use crate::scheduler::report::{Report, record};
+use crate::scheduler::report::{Report, record_in};
 use crate::store::rows::{Attempt, TrainingJob, TuningJob};
 use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
 
@@ -84,9 +84,6 @@ pub async fn settle(tx: &mut Tx<'_>, input: &Input) -> Result<Option<Settled>, S
     if before.lease_owner != Some(input.server) || before.lease_epoch != input.epoch {
         return Err(StoreError::LeaseLost { job: input.tuning_job });
     }
-    for report in &input.reports {
-        record(tx, report).await?;
-    }
     let live = training_jobs::live(tx, input.tuning_job).await?;
     let latest = attempts::live_of_tuning_job(tx, input.tuning_job).await?;
     let mut work = Work {
@@ -122,7 +119,15 @@ struct Work<'i> {
 impl Work<'_> {
     /// Decides on one training job and carries the step out.
     async fn training_job(&mut self, tx: &mut Tx<'_>, mut job: TrainingJob) -> Result<(), StoreError> {
-        let attempt = self.latest.remove(&job.id);
+        let mut attempt = self.latest.remove(&job.id);
+        if let Some(attempt) = &mut attempt
+            && attempt.exit.is_none()
+            && let Some(report) = self.input.reports.iter().find(|report| report.attempt == attempt.id)
+            && record_in(tx, report, &mut job).await?
+        {
+            // Whoever ended has a next step, and that writes the row.
+            attempt.exit = Some(report.exit.clone());
+        }
         let view = TrainingView {
             status: job.status,
             stop_requested: job.stop_requested_at.is_some(),
@@ -136,7 +141,6 @@ impl Work<'_> {
         match decide_training(&view) {
             None => self.keep(job, attempt),
             Some(TrainingStep::StopAttempt) => {
-                let mut attempt = attempt;
                 if let Some(attempt) = &mut attempt {
                     attempts::request_stop(tx, attempt.id).await?;
                     attempt.stop_requested = true;

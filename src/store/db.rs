@@ -136,9 +136,28 @@ impl Db {
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
+        self.glance_as(WriteClass::Api, work).await
+    }
+
+    /// Like `glance`, on connections that no number of API calls takes away. For the scheduler.
+    pub async fn glance_for_scheduling<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
+        self.glance_as(WriteClass::Scheduling, work).await
+    }
+
+    async fn glance_as<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<StoreError> + Send,
+        F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
+    {
         match &self.driver {
-            Driver::Sqlite(sqlite) => sqlite.glance(work).await,
-            Driver::Postgres(postgres) => postgres.glance(work).await,
+            Driver::Sqlite(sqlite) => sqlite.glance(class, work).await,
+            Driver::Postgres(postgres) => postgres.glance(class, work).await,
         }
     }
 

@@ -141,13 +141,13 @@ impl Postgres {
         })
     }
 
-    pub(super) async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
+    pub(super) async fn glance<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let mut conn = self.acquire(WriteClass::Api).await?;
+        let mut conn = self.acquire(class).await?;
         let once = async { Ok(work(&mut Tx::postgres(&mut conn)).await) };
         within(PATIENCE, once).await.unwrap_or_else(|failure| {
             conn.close_on_drop();

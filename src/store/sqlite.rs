@@ -155,13 +155,13 @@ impl Sqlite {
         })
     }
 
-    pub(super) async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
+    pub(super) async fn glance<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>
     where
         T: Send,
         E: From<StoreError> + Send,
         F: for<'t> FnOnce(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send,
     {
-        let mut conn = self.acquire(WriteClass::Api).await?;
+        let mut conn = self.acquire(class).await?;
         let sole_server = self.sole_server.load(Ordering::Relaxed);
         let outcome = tokio::time::timeout(PATIENCE, work(&mut Tx::sqlite(&mut conn, sole_server))).await;
         outcome.unwrap_or_else(|_| {

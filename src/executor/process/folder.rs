@@ -1,13 +1,14 @@
 //! The folder of an attempt: what stands in it and what it says.
 //!
 //! Invariant: the folder alone tells the attempt's state, to whichever server asks. A held lock is a living supervisor;
-//! an exit record is the end; `started` without either is a lost attempt; none of the three was never started. No
-//! process id decides anything.
+//! an exit record is the end; `started` without either is a lost attempt, as is a folder made ready before the machine was
+//! last started; none of these was never started. No process id decides anything.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
@@ -65,6 +66,28 @@ impl Folder {
         self.0.join("started")
     }
 
+    /// Says under which boot of the machine the attempt is started. To be called under the lock, before it is.
+    pub(super) fn mark_boot(&self) -> io::Result<()> {
+        // A link's text is there with its name, or neither is.
+        match std::os::unix::fs::symlink(boot_id(), self.boot()) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the attempt was started, as far as anybody can know: a power failure may take the marks of a start and
+    /// leave the folder, so one that was made ready under another boot counts as started.
+    pub(super) fn was_started(&self) -> io::Result<bool> {
+        if self.started().exists() {
+            return Ok(true);
+        }
+        Ok(found(std::fs::read_link(self.boot()))?.is_some_and(|boot| boot != Path::new(boot_id())))
+    }
+
+    fn boot(&self) -> PathBuf {
+        self.0.join("boot")
+    }
+
     pub(super) fn log(&self, first_offset: u64) -> PathBuf {
         self.0.join(format!("{LOG_PREFIX}{first_offset:020}"))
     }
@@ -112,7 +135,7 @@ impl Folder {
         if let Some(exit) = self.exit()? {
             return Ok(Observed::Exited(exit));
         }
-        Ok(if self.started().exists() { Observed::Lost } else { Observed::Absent })
+        Ok(if self.was_started()? { Observed::Lost } else { Observed::Absent })
     }
 
     /// The exit record, where it is written.
@@ -242,6 +265,15 @@ fn whole_file() -> libc::flock {
         l_len: 0,
         l_pid: 0,
     }
+}
+
+/// What tells this boot of the machine from every other.
+fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        if id.trim().is_empty() { "unknown".to_owned() } else { id.trim().to_owned() }
+    })
 }
 
 /// `None` instead of a "not found".

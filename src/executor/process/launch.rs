@@ -11,11 +11,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, chown, mkfifo};
+use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
 use super::folder::Folder;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
+use super::sandbox::open_without_links;
 use super::strays;
 use crate::executor::contract::{self, Machine};
 use crate::executor::{AttemptSpec, ExecutorError};
@@ -100,9 +102,10 @@ impl Launch {
     pub(super) fn start(&self, folder: &Folder, binary: &Path) -> io::Result<Option<Child>> {
         make_folder(folder.path(), 0o700 | self.passage())?;
         let Some(lock) = folder.try_lock()? else { return Ok(None) };
-        if folder.started().exists() {
+        if folder.was_started()? {
             return Ok(None);
         }
+        folder.mark_boot()?;
         self.fill(folder)?;
         let mut supervisor = Command::new(binary);
         supervisor.arg("supervise").arg(folder.path()).env_clear();
@@ -134,10 +137,11 @@ impl Launch {
         if let Some(RunAs { uid, gid }) = self.plan.run_as {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             for name in WRITABLE {
-                chown(&ml.join(name), uid, gid)?;
+                fchownat(AT_FDCWD, &ml.join(name), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             }
             if let Some((_, source)) = &self.checkpoints {
-                chown(source, uid, gid)?;
+                // Jobs write beneath such folders: by its handle, it cannot become a link on the way.
+                fchownat(open_without_links(source)?, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
             }
         }
         match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {

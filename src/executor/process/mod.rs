@@ -72,6 +72,8 @@ impl ProcessExecutor {
         }
         settings.check(nix::unistd::Uid::effective().as_raw())?;
         let commands = resolve_commands(&settings)?;
+        let mapped = maskable(&settings, &commands);
+        settings.masked.extend(mapped);
 
         let (attempts, trash) = (settings.data_dir.join("attempts"), settings.data_dir.join("trash"));
         for dir in [&attempts, &trash] {
@@ -253,7 +255,7 @@ fn end(id: AttemptId, folder: &Folder) -> io::Result<()> {
     while folder.is_locked()? && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(1));
     }
-    if folder.exit()?.is_none() && folder.started().exists() {
+    if folder.exit()?.is_none() && folder.was_started()? {
         strays::end_attempt(id, folder.path())?;
     }
     Ok(())
@@ -283,6 +285,25 @@ fn resolve_commands(settings: &ProcessSettings) -> Result<HashMap<String, Vec<St
         commands.insert(image.name.clone(), command);
     }
     Ok(commands)
+}
+
+/// The mapped folders that can be hidden. Others stay in sight, and the log says so: programs would not start without.
+fn maskable(settings: &ProcessSettings, commands: &HashMap<String, Vec<String>>) -> Vec<PathBuf> {
+    let words = commands.values().flatten().map(|word| settings.working_dir.join(word));
+    let real = |path: PathBuf| [path.canonicalize().ok(), Some(path)];
+    let mut needed: Vec<PathBuf> = words.flat_map(real).flatten().collect();
+    needed.extend([settings.working_dir.clone(), super::contract::ROOT.into()]);
+    let mapped = settings.mapped.iter().filter_map(|folder| folder.canonicalize().ok());
+    mapped
+        .filter(|folder| match needed.iter().find(|path| path.starts_with(folder)) {
+            None => !folder.starts_with(super::contract::ROOT),
+            Some(path) => {
+                let (folder, path) = (folder.display(), path.display());
+                tracing::warn!("jobs see all of {folder}, which is mapped by [[s3]], as they need {path}");
+                false
+            }
+        })
+        .collect()
 }
 
 /// What the kernel lets us do: tried by the supervisor's binary, as this process has many threads.

@@ -94,12 +94,11 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, kind: Option<Type>, depth: usize) -> nix::Result<()> {
-        let is_folder = match kind {
-            Some(kind) => kind == Type::Directory,
-            None => {
-                let mode = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
-                mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
-            }
+        let is_folder = if let Some(kind) = kind {
+            kind == Type::Directory
+        } else {
+            let mode = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
+            mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
         };
         if !is_folder {
             return unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
@@ -178,7 +177,7 @@ mod tests {
         symlink(outside.path(), locked.join("link")).unwrap();
         std::fs::write(locked.join("f"), "").unwrap();
         for folder in [&locked, locked.parent().unwrap()] {
-            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o000)).unwrap();
         }
         remove_tree(trash.path(), OsStr::new("x")).unwrap();
         assert!(!trash.path().join("x").exists());

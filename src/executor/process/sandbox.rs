@@ -5,13 +5,15 @@
 //! Processes of the host, and with them the folders they have open, cannot be seen or signalled from inside.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -102,10 +104,36 @@ fn provide_root() -> Result<(), SandboxError> {
     std::fs::create_dir(root).map_err(failed)
 }
 
+/// Opens a path, as a place, on which no link stands: what was checked under this name before is what is opened now, or
+/// nothing is, whatever another job has put there since.
+pub(super) fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut parts = path.components().peekable();
+    if parts.next() != Some(Component::RootDir) {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "the path is not absolute"));
+    }
+    let mut here = open("/", flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the path holds `..`"));
+        };
+        // On the way a link is no folder; at the end it would be opened itself.
+        let kind = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { OFlag::empty() };
+        here = openat(&here, name, flags | kind, Mode::empty())?;
+    }
+    if fstat(&here)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() {
+        return Err(nix::Error::ELOOP.into());
+    }
+    Ok(here)
+}
+
 fn bind(bind: &Bind) -> Result<(), SandboxError> {
     let (source, target) = (bind.source.as_path(), bind.target.as_path());
-    let failed = || step::<nix::Error>(|| format!("showing {} as {}", source.display(), target.display()));
-    let mount_source = |flags| mount(Some(source), target, NONE, flags, NONE);
+    let showing = || format!("showing {} as {}", source.display(), target.display());
+    let failed = || step::<nix::Error>(showing);
+    let handle = open_without_links(source).map_err(step(showing))?;
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    let mount_source = |flags| mount(Some(&opened), target, NONE, flags, NONE);
     match mount_source(MsFlags::MS_BIND) {
         // In a user namespace a folder with mounts beneath it can only be shown with them.
         Err(nix::Error::EINVAL) => mount_source(MsFlags::MS_BIND | MsFlags::MS_REC),

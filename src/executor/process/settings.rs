@@ -24,6 +24,9 @@ pub struct ProcessSettings {
     pub search_path: String,
     /// Further files and folders that jobs must not see, such as the configuration file.
     pub masked: Vec<PathBuf>,
+    /// Folders of the host that stand for S3 prefixes: jobs see what their channels show of them. One that holds what
+    /// programs need stays in sight.
+    pub mapped: Vec<PathBuf>,
     /// Where the server is root: programs may be, too.
     pub allow_root: bool,
     /// Where the server is root: who programs run as.
@@ -47,6 +50,7 @@ impl ProcessSettings {
             working_dir: PathBuf::from("/"),
             search_path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
             masked: Vec::new(),
+            mapped: Vec::new(),
             allow_root: false,
             run_as: None,
             isolate: true,

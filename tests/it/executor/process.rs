@@ -8,7 +8,7 @@ use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::ExitCause;
 use tunesmith::executor::images::{Image, Images};
 use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessSettings, RunAs};
-use tunesmith::executor::{Executor, Observed, Stream};
+use tunesmith::executor::{CheckpointSpec, Executor, Observed, Stream};
 
 use crate::support::executor_harness::process::{Harness, Plain};
 use crate::support::executor_harness::{ExecutorHarness, channel, line, lines, log, over, script};
@@ -357,4 +357,76 @@ async fn a_supervisor_is_out_of_the_terminals_reach_from_its_first_moment() {
     };
     let (pid, group) = text.trim().split_once(' ').unwrap();
     assert_eq!(pid, group);
+}
+
+#[tokio::test]
+async fn what_became_a_link_after_staging_is_not_followed() {
+    use std::os::unix::fs::MetadataExt;
+    let h = Harness::with(|settings| {
+        settings.run_as = is_root().then_some(RunAs { uid: 65534, gid: 65534 });
+    });
+    let (outside, link) = (h.scratch().join("outside"), h.scratch().join("link"));
+    std::fs::create_dir_all(outside.join("within")).unwrap();
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    let owner = outside.metadata().unwrap().uid();
+    for source in [link.clone(), link.join("within")] {
+        let mut spec = script("echo reached");
+        spec.checkpoints = Some(CheckpointSpec { source, target: "/opt/ml/checkpoints".into() });
+        if h.executor.launch(&spec).await.is_ok() {
+            let exit = over(&h.executor, spec.id).await;
+            assert!(matches!(exit.cause, ExitCause::Infrastructure { .. }), "{exit:?}");
+        }
+    }
+    assert_eq!(outside.metadata().unwrap().uid(), owner);
+    assert_eq!(outside.join("within").metadata().unwrap().uid(), owner);
+
+    let mut spec = script("cat $SM_CHANNEL_TRAIN/data.csv");
+    let mut train = channel(h.scratch(), "train", "rows\n");
+    let linked = h.scratch().join("train");
+    std::os::unix::fs::symlink(&train.source, &linked).unwrap();
+    train.source = linked;
+    spec.channels.push(train);
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert!(matches!(exit.cause, ExitCause::Infrastructure { .. }), "{exit:?}");
+}
+
+#[tokio::test]
+async fn after_a_power_failure_nothing_is_started_again() {
+    let h = Harness::start();
+    let spec = script("echo started");
+    h.executor.launch(&spec).await.unwrap();
+    over(&h.executor, spec.id).await;
+    // The machine lost what was not on its disk yet: the marks of the start, and the exit record.
+    let folder = attempt_folder(&h, spec.id);
+    for gone in ["exit.json", "started", "boot"] {
+        std::fs::remove_file(folder.join(gone)).unwrap();
+    }
+    std::os::unix::fs::symlink("another-boot", folder.join("boot")).unwrap();
+    // The supervisor goes a moment after its exit record.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while matches!(h.executor.observe(spec.id).await.unwrap(), Observed::Running { .. }) {
+        assert!(std::time::Instant::now() < until);
+        h.executor.changed(spec.id, Duration::from_millis(5)).await;
+    }
+    assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Lost);
+    h.executor.launch(&spec).await.unwrap();
+    assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Lost);
+}
+
+#[tokio::test]
+async fn mapped_folders_are_seen_through_channels_only() {
+    let mapped = tempfile::tempdir().unwrap();
+    std::fs::create_dir(mapped.path().join("train")).unwrap();
+    std::fs::write(mapped.path().join("train/data.csv"), "rows\n").unwrap();
+    std::fs::write(mapped.path().join("other.csv"), "of another job\n").unwrap();
+    // One that holds the working directory stays in sight, and the executor opens.
+    let h = Harness::with(|settings| settings.mapped = vec![mapped.path().into(), "/".into()]);
+    let mut spec = script(&format!("cat $SM_CHANNEL_TRAIN/data.csv {}/other.csv 2>/dev/null", mapped.path().display()));
+    let mut train = channel(h.scratch(), "train", "");
+    train.source = mapped.path().join("train");
+    spec.channels.push(train);
+    h.executor.launch(&spec).await.unwrap();
+    over(&h.executor, spec.id).await;
+    assert_eq!(lines(&h.executor, spec.id).await, ["rows"]);
 }
