@@ -1,7 +1,8 @@
 //! The HTTP edge: AWS JSON 1.1 over `POST /`, health, the API document, training-job logs.
 //!
 //! Invariant: only this module knows axum and the wire; every byte from outside is bounded and checked here before a
-//! use case sees it, and every response carries the request's id.
+//! use case sees it, and every response carries the request's id, save what hyper itself answers to a head that it
+//! cannot read.
 
 use std::sync::Arc;
 

@@ -165,13 +165,9 @@ impl Log {
     }
 
     fn page(&self, attempt: Option<u32>, offset: u64) -> Result<Page, Failure> {
-        let mut url = format!("{}/v1/training-jobs/{}/log?offset={offset}", self.endpoint, self.job);
-        if let Some(attempt) = attempt {
-            url.push_str(&format!("&attempt={attempt}"));
-        }
-        if let Some(region) = &self.region {
-            url.push_str(&format!("&region={region}"));
-        }
+        let attempt = attempt.map(|number| format!("&attempt={number}")).unwrap_or_default();
+        let region = self.region.as_ref().map(|region| format!("&region={region}")).unwrap_or_default();
+        let url = format!("{}/v1/training-jobs/{}/log?offset={offset}{attempt}{region}", self.endpoint, self.job);
         let passing = |error| Failure { error, may_pass: true };
         let answer = self.agent.get(&url).call().with_context(|| format!("can't reach {}", self.endpoint));
         let mut response = answer.map_err(passing)?;

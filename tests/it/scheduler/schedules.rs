@@ -208,7 +208,7 @@ async fn attempts_share_the_stopping_condition(engine: Engine) {
     shared["TrainingJobDefinition"]["StoppingCondition"] = json!({"MaxRuntimeInSeconds": 100});
     world.create(&shared).await;
     world.until("it runs", async || world.sim.running() == 1).await;
-    world.sim.advance(Duration::from_secs(60));
+    world.sim.advance(Duration::from_mins(1));
     world.sim.lose(world.sim.starts()[0].id);
     world.until("it runs again", async || world.sim.starts().len() == 2).await;
     assert_eq!(world.sim.starts()[1].max_runtime_ms, 40_000);
