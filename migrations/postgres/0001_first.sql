@@ -53,6 +53,7 @@ CREATE TABLE tuning_jobs (
 CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
 CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
 CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (account, region, status, created_at, name_key);
+CREATE INDEX tuning_jobs_by_definition ON tuning_jobs (definition_id);
 CREATE INDEX tuning_jobs_unfinished ON tuning_jobs (account, region)
     WHERE status IN ('InProgress', 'Stopping', 'Deleting');
 

@@ -332,7 +332,9 @@ async fn a_job_is_found_with_its_definition(db: TestDb) {
     assert_eq!(found("tUNE").await.unwrap(), Some((tuning.clone(), definition(tuning.definition_id))));
     assert_eq!(found("tune-").await.unwrap(), None);
     let found = |name: &'static str| {
-        db.db.glance(move |tx| Box::pin(async move { training_jobs::find_with_definition(tx, &scope(), name).await }))
+        db.db.glance_for_scheduling(move |tx| {
+            Box::pin(async move { training_jobs::find_with_definition(tx, &scope(), name).await })
+        })
     };
     let definition = definition(job.definition_id);
     assert_eq!(found("tune-001").await.unwrap(), Some((job, definition)));
