@@ -83,7 +83,7 @@ impl Server {
             clock: clock.clone(),
             objects: Arc::clone(&objects),
             executor: Arc::clone(&executor),
-            images: Arc::clone(&images),
+            images,
             wake: wake.clone(),
             quotas: quotas(settings),
         };
@@ -102,7 +102,6 @@ impl Server {
             clock,
             objects,
             executor: Arc::clone(&executor),
-            images,
             wake,
             max_running: settings.max_running,
         });

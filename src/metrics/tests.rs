@@ -1,3 +1,5 @@
+//! Scraping against a plain loop over the same expressions, and what each kind of line and number gives.
+
 use proptest::prelude::*;
 use regex::Regex;
 

@@ -30,7 +30,6 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Wake};
 use crate::executor::Executor;
-use crate::executor::images::Images;
 use crate::metrics::{InvalidRegex, Scraper};
 use crate::objects::Objects;
 use crate::scheduler::lease::{HEARTBEAT_EVERY, Standing};
@@ -61,8 +60,6 @@ pub struct SchedulerParts {
     pub objects: Arc<Objects>,
     /// Where this server's attempts run.
     pub executor: Arc<dyn Executor>,
-    /// The registered images.
-    pub images: Arc<Images>,
     /// Woken by API calls.
     pub wake: Wake,
     /// How many attempts run at once on this server.

@@ -66,7 +66,6 @@ impl World {
             clock: self.clock.clone(),
             objects: Arc::clone(&app.objects),
             executor: Arc::clone(&app.executor),
-            images: Arc::clone(&app.images),
             wake: app.wake.clone(),
             max_running: 64,
         }));
