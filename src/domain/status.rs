@@ -73,8 +73,15 @@ text_enum! {
 }
 
 text_enum! {
-    /// `HyperParameterTuningJobStrategyType`.
-    Strategy { Bayesian, Random, Hyperband, Grid }
+    /// `HyperParameterTuningJobStrategyType`, and after the service's own values those that are Tunesmith's.
+    Strategy {
+        Bayesian, Random, Hyperband, Grid,
+        #[expect(clippy::upper_case_acronyms, reason = "the spelling of the API")]
+        TPE,
+        #[expect(clippy::upper_case_acronyms, reason = "the spelling of the API")]
+        SMAC,
+        Anneal
+    }
 }
 
 text_enum! {

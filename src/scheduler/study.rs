@@ -61,6 +61,8 @@ pub fn empty(job: &TuningJob, request: &TuningRequest) -> Result<Study, StudyErr
         budget: job.max_jobs,
         trials: Vec::new(),
         parents: Vec::new(),
+        resource: None,
+        early_stopping: false,
     })
 }
 

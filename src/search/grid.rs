@@ -36,6 +36,8 @@ mod tests {
             budget: 100,
             trials: vec![],
             parents: vec![],
+            resource: None,
+            early_stopping: false,
         }
     }
 

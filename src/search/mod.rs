@@ -11,6 +11,7 @@ pub mod rng;
 pub mod scale;
 #[cfg(test)]
 mod suite;
+mod taken;
 
 use crate::domain::space::{Space, Value};
 use crate::domain::status::{Direction, Strategy};
@@ -34,6 +35,28 @@ pub struct Study {
     pub trials: Vec<Trial>,
     /// Earlier studies to learn from.
     pub parents: Vec<Study>,
+    /// What one trial may use at least and at most, where trials report on their way.
+    pub resource: Option<Resource>,
+    /// Whether the median rule may stop a trial (`TrainingJobEarlyStoppingType: Auto`).
+    pub early_stopping: bool,
+}
+
+/// How far a trial runs, in reports of its objective (epochs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource {
+    /// No trial is stopped before.
+    pub min: u32,
+    /// A trial that reaches it has run in full.
+    pub max: u32,
+}
+
+/// The answer to [`verdict`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let the trial go on.
+    Continue,
+    /// The trial is not worth its resource any more.
+    Stop,
 }
 
 /// One training job as the search sees it.
@@ -85,6 +108,15 @@ pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions,
     match study.strategy {
         Strategy::Random => Ok(random::suggest(study, first_ordinal, n)),
         Strategy::Grid => grid::suggest(study, first_ordinal, n),
-        Strategy::Bayesian | Strategy::Hyperband => Err(Unsupported(study.strategy)),
+        _ => Err(Unsupported(study.strategy)),
     }
+}
+
+/// Whether a pending trial is worth its next epoch; asked after each report on it.
+///
+/// `study.trials` has every trial with its curve so far. A trial that the study does not know goes on.
+#[must_use]
+pub fn verdict(study: &Study, ordinal: u32) -> Verdict {
+    let _ = (study, ordinal);
+    Verdict::Continue
 }

@@ -6,7 +6,8 @@
 use crate::domain::space::Value;
 use crate::search::lattice::Lattice;
 use crate::search::rng::Stream;
-use crate::search::{Study, Suggestions, Trial, scale};
+use crate::search::taken::Taken;
+use crate::search::{Study, Suggestions, scale};
 
 /// Draws before what is left is counted instead. Many are only needed where most of the space, or of its probability, is
 /// taken: then counting is the faster way, and the odds of a draw hardly matter.
@@ -15,17 +16,19 @@ const DRAWS: u32 = 32;
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
     let lattice = Lattice::of(&study.space);
-    let mut taken = Taken { trials: &study.trials, suggested: Vec::new() };
+    let mut taken = Taken::of(&study.trials);
     for ordinal in (0..n).map_while(|i| first_ordinal.checked_add(i)) {
         let mut stream = Stream::new(study.seed, study.definition, ordinal);
-        let Some(point) = draw(study, &mut stream, &taken).or_else(|| pick(lattice.as_ref(), &mut stream, &taken))
-        else {
-            break;
-        };
+        let Some(point) = free(study, lattice.as_ref(), &mut stream, &taken) else { break };
         taken.suggested.push(point);
     }
     let exhausted = lattice.is_some_and(|lattice| taken.fill(&lattice));
     Suggestions { points: taken.suggested, exhausted }
+}
+
+/// A draw that is not taken; `None` where nothing is left.
+pub(super) fn free(study: &Study, lattice: Option<&Lattice>, stream: &mut Stream, taken: &Taken) -> Option<Vec<Value>> {
+    draw(study, stream, taken).or_else(|| taken.pick(lattice?, stream))
 }
 
 fn draw(study: &Study, stream: &mut Stream, taken: &Taken) -> Option<Vec<Value>> {
@@ -33,58 +36,6 @@ fn draw(study: &Study, stream: &mut Stream, taken: &Taken) -> Option<Vec<Value>>
         let point: Vec<Value> = study.space.parameters.iter().map(|p| scale::at(&p.range, stream.unit())).collect();
         (!taken.contains(&point)).then_some(point)
     })
-}
-
-/// One of the points that are left, each as likely as any other; `None` where nothing is.
-fn pick(lattice: Option<&Lattice>, stream: &mut Stream, taken: &Taken) -> Option<Vec<Value>> {
-    let lattice = lattice?;
-    let ranks = taken.ranks(lattice);
-    let left = lattice.size().checked_sub(ranks.len() as u64).filter(|left| *left > 0)?;
-    // The k-th free rank: each taken rank at or before it moves it on by one.
-    let mut rank = stream.below(left);
-    for taken in ranks {
-        if taken > rank {
-            break;
-        }
-        rank += 1;
-    }
-    Some(lattice.point(rank))
-}
-
-/// The points that trials of the study have, whatever became of them, and those of this call.
-///
-/// Looked through rather than hashed: nearly every call wants one suggestion, and nearly every comparison ends at the
-/// first value.
-struct Taken<'a> {
-    trials: &'a [Trial],
-    suggested: Vec<Vec<Value>>,
-}
-
-impl Taken<'_> {
-    fn points(&self) -> impl Iterator<Item = &[Value]> {
-        self.trials.iter().map(|trial| trial.values.as_slice()).chain(self.suggested.iter().map(Vec::as_slice))
-    }
-
-    /// Two points are the same when their texts are. A real's text is that of its bits, so equal numbers have equal
-    /// texts: `scale` gives no negative zero.
-    fn contains(&self, point: &[Value]) -> bool {
-        self.points().any(|taken| taken == point)
-    }
-
-    /// Whether every point of the space is taken.
-    fn fill(&self, lattice: &Lattice) -> bool {
-        // Ranks are only worth counting where they could be enough.
-        (self.trials.len() + self.suggested.len()) as u64 >= lattice.size()
-            && self.ranks(lattice).len() as u64 >= lattice.size()
-    }
-
-    /// The ranks of the taken points, in order, each once.
-    fn ranks(&self, lattice: &Lattice) -> Vec<u64> {
-        let mut ranks: Vec<u64> = self.points().filter_map(|point| lattice.rank(point)).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
-        ranks
-    }
 }
 
 #[cfg(test)]
@@ -106,6 +57,8 @@ mod tests {
             budget: 10_000,
             trials: vec![],
             parents: vec![],
+            resource: None,
+            early_stopping: false,
         }
     }
 

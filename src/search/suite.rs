@@ -37,6 +37,8 @@ fn study(strategy: Strategy, space: Space) -> Study {
         budget: FAR_BUDGET,
         trials: vec![],
         parents: vec![],
+        resource: None,
+        early_stopping: false,
     }
 }
 
