@@ -117,7 +117,8 @@ impl Objects {
 
     /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
     ///
-    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it.
+    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it. A
+    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not.
     pub async fn stage(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
         let place = self.tree.place(&location);

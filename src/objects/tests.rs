@@ -87,6 +87,21 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
 }
 
 #[tokio::test]
+async fn folders_without_a_file_are_no_input() {
+    let s = store();
+    fs::create_dir_all(s.root().join("b/train/a/b")).unwrap();
+    fs::create_dir_all(s.root().join("b/train/c")).unwrap();
+    for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
+        let error = s.objects.stage(uri).await.unwrap_err();
+        assert!(matches!(&error, ObjectsError::NoInput { uri: named, .. } if named == uri), "{uri}: {error:?}");
+    }
+    s.put("b/train/c/d/rows.csv", "");
+    for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
+        s.objects.stage(uri).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
     let s = store();
     for (key, text) in [("b/in/train-1.csv", "1"), ("b/in/train-2/x.csv", "2"), ("b/in/test.csv", "3")] {

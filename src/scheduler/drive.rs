@@ -15,7 +15,6 @@ use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::{SecondaryStatus, TrainingStatus};
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, Observed};
-use crate::objects::ObjectsError;
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, attempt_spec};
@@ -144,9 +143,9 @@ impl Drive {
         let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
         let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
         let spec = self.showing(subject, SecondaryStatus::Downloading, staging).await;
-        let spec = spec.map_err(|error| match error {
-            ObjectsError::Io { .. } => infrastructure(self.now(), crate::telemetry::chain(&error)),
-            client => start_failed(self.now(), client.to_string()),
+        let spec = spec.map_err(|error| {
+            let told = crate::telemetry::chain(&error);
+            if error.is_the_jobs_own() { start_failed(self.now(), told) } else { infrastructure(self.now(), told) }
         })?;
         executor.launch(&spec).await.map_err(|error| match error {
             ExecutorError::Client(message) => start_failed(self.now(), message),

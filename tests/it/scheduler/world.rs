@@ -1,5 +1,6 @@
 //! A scheduler over a real database and a simulated executor, whose clock the test holds.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct World {
     pub clock: Clock,
     scheduler: Option<Scheduler>,
     server_id: Uuid,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _database: TestDb,
 }
 
@@ -52,7 +53,7 @@ impl World {
             quotas: Quotas::default(),
         };
         let mut world =
-            Self { sim, app, clock, scheduler: None, server_id: Uuid::new_v4(), _folder: folder, _database: database };
+            Self { sim, app, clock, scheduler: None, server_id: Uuid::new_v4(), folder, _database: database };
         world.start();
         world
     }
@@ -76,6 +77,11 @@ impl World {
         if let Some(scheduler) = self.scheduler.take() {
             scheduler.stop().await;
         }
+    }
+
+    /// The folder that stands for a bucket.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.folder.path().join("s3").join(name)
     }
 
     pub fn scope() -> Scope {
