@@ -58,7 +58,7 @@ impl Server {
     /// Opens everything and starts to serve. The configuration file is hidden from training programs, which run in its
     /// folder.
     pub(super) async fn start(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<Self> {
-        check(settings, config_file)?;
+        check(settings, config_file, nix::unistd::Uid::effective().as_raw())?;
         make_data_dir(&settings.data_dir)?;
         let data_dir_lock = lock_data_dir(&settings.data_dir, LOCK_PATIENCE).await?;
         // The socket next: a port that is taken is the likeliest mistake, and costs nothing to find out.
@@ -159,8 +159,8 @@ impl Server {
     }
 }
 
-/// What can be said against settings without opening anything.
-pub(super) fn check(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<()> {
+/// What can be said against settings without opening anything, where the server's user is `uid`.
+pub(super) fn check(settings: &Settings, config_file: Option<&Path>, uid: u32) -> anyhow::Result<()> {
     if !settings.listen.ip().is_loopback() {
         bail!(
             "listen is {}, which other machines can reach; this API starts programs and does not check signatures yet, \
@@ -172,6 +172,7 @@ pub(super) fn check(settings: &Settings, config_file: Option<&Path>) -> anyhow::
     telemetry::check(&settings.log)?;
     let images = images(settings)?;
     let process = process_settings(settings, config_file, &images)?;
+    process.check_user(uid)?;
     for image in images.iter() {
         resolve_command(image, &process.working_dir, &process.search_path)?;
         Scraper::new(&image.metric_definitions).with_context(|| format!("the image {} can't be used", image.name))?;
@@ -377,13 +378,36 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Loaded};
 
+    /// An ordinary user.
+    const USER: u32 = 1000;
+
+    #[test]
+    fn who_programs_would_run_as_is_found_by_the_check() {
+        let refused = |run_as: &str, allow_root, uid| {
+            let mut settings = Settings::default();
+            (settings.process.run_as, settings.process.allow_root) = (run_as.to_owned(), allow_root);
+            check(&settings, None, uid).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused("", false, USER), None);
+        assert_eq!(refused("", true, 0), None);
+        assert_eq!(refused("nobody", false, 0), None);
+        for (run_as, uid, why) in [
+            ("", 0, "`allow_root = true`"),
+            ("root", 0, "`allow_root = true`"),
+            ("root", USER, "only root can start programs as another user"),
+        ] {
+            let refused = refused(run_as, false, uid).unwrap_or_default();
+            assert!(refused.contains(why), "run_as = {run_as:?} as user {uid}: {refused}");
+        }
+    }
+
     #[test]
     fn only_loopback_addresses_are_served() {
         for (listen, served) in
             [("127.0.0.1:0", true), ("127.8.9.1:80", true), ("[::1]:0", true), ("0.0.0.0:1", false), ("[::]:1", false)]
         {
             let settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
-            assert_eq!(check(&settings, None).is_ok(), served, "{listen}");
+            assert_eq!(check(&settings, None, USER).is_ok(), served, "{listen}");
         }
     }
 
@@ -415,7 +439,7 @@ mod tests {
             ("[log]\nlevel = \"a=b=c\"\n".to_owned(), Some("log.level is a=b=c")),
         ] {
             let loaded = loaded(&text);
-            let found = check(&loaded.settings, loaded.file.as_deref()).map_err(|error| format!("{error:#}"));
+            let found = check(&loaded.settings, loaded.file.as_deref(), USER).map_err(|error| format!("{error:#}"));
             match why {
                 None => assert_eq!(found, Ok(()), "{text}"),
                 Some(why) => assert!(found.as_ref().is_err_and(|error| error.contains(why)), "{text}: {found:?}"),

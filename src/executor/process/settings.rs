@@ -59,14 +59,19 @@ impl ProcessSettings {
         }
     }
 
+    /// What is wrong with who programs would run as, where the server's own user is `uid`.
+    pub fn check_user(&self, uid: u32) -> Result<(), OpenError> {
+        match self.run_as {
+            None if uid == 0 && !self.allow_root => Err(OpenError::RootRefused),
+            Some(RunAs { uid: wanted, .. }) if uid != 0 && wanted != uid => Err(OpenError::CannotRunAs(wanted)),
+            Some(RunAs { uid: 0, .. }) if !self.allow_root => Err(OpenError::RootRefused),
+            _ => Ok(()),
+        }
+    }
+
     /// What can be told wrong before anything is done. `uid` is the server's own.
     pub(super) fn check(&self, uid: u32) -> Result<(), OpenError> {
-        match self.run_as {
-            None if uid == 0 && !self.allow_root => return Err(OpenError::RootRefused),
-            Some(RunAs { uid: wanted, .. }) if uid != 0 && wanted != uid => return Err(OpenError::CannotRunAs(wanted)),
-            Some(RunAs { uid: 0, .. }) if !self.allow_root => return Err(OpenError::RootRefused),
-            _ => {}
-        }
+        self.check_user(uid)?;
         for masked in self.masked.iter().chain([&self.data_dir]) {
             if Path::new(contract::ROOT).starts_with(masked) || masked.starts_with(contract::ROOT) {
                 return Err(OpenError::MasksContract(masked.clone()));
