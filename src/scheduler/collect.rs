@@ -14,7 +14,8 @@ use crate::objects::ObjectsError;
 use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
-use crate::store::rows::LogSegment;
+use crate::store::metrics;
+use crate::store::rows::{LogSegment, MetricPoint};
 
 /// Tries to put artifacts or a log away.
 const TRIES: u32 = 4;
@@ -49,7 +50,7 @@ impl Drive {
         let definition = &subject.definition.read;
         report.final_metrics = reading.final_metrics(definition);
         report.objective = reading.objective(definition);
-        report.points = reading.points();
+        report.points = self.store_all_but_the_last(subject, reading).await;
         report.exit.remark = reading.remark();
         let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
         if ran {
@@ -66,6 +67,20 @@ impl Drive {
         }
         self.keep_log_for_good(report).await;
         report.position = reading.position;
+    }
+
+    /// Stores the points that are more than one transaction should take, as often as it takes, and returns the rest: it goes
+    /// with the report.
+    async fn store_all_but_the_last(&self, subject: &Subject, reading: &Reading) -> Vec<MetricPoint> {
+        let points = reading.points();
+        let mut pieces = metrics::cut(&points, reading.position);
+        let last = pieces.pop().map_or_else(Vec::new, |(piece, _)| piece.to_vec());
+        for (piece, position) in pieces {
+            while let Err(error) = self.store_piece(subject, piece, position, None).await {
+                self.complain("metric points were not stored; trying again", &error).await;
+            }
+        }
+        last
     }
 
     /// Uploads, and gives up some time after the training job was asked to stop.

@@ -19,7 +19,7 @@ use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, attempt_spec};
 use crate::scheduler::{Inner, SchedulerError};
-use crate::store::rows::{Attempt, ReadPosition, TrainingJob};
+use crate::store::rows::{Attempt, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, Tx, WriteClass, attempts, metrics, training_jobs, tuning_jobs};
 
 /// How long to wait for a change before looking anyway.
@@ -261,12 +261,37 @@ impl Drive {
         if reading.stored_at.elapsed() < STORE_EVERY || (!began && !reading.has_points()) {
             return;
         }
-        let (attempt, points, position) = (self.attempt.id, Arc::new(reading.points()), reading.position);
-        let (tuning_job, now) = (subject.tuning_job, self.now());
-        let writing = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+        let points = reading.points();
+        for (piece, position) in metrics::cut(&points, reading.position) {
+            let beginning = (!reading.began_stored && started_at.is_some()).then_some((prepared_at, started_at));
+            let writing = self.store_piece(subject, piece, position, beginning);
+            match tokio::time::timeout(STORE_PATIENCE, writing).await {
+                Ok(Ok(())) => {
+                    reading.points_stored(position.offset);
+                    reading.began_stored |= beginning.is_some();
+                }
+                Ok(Err(error)) => return self.complain("metric points were not stored", &error).await,
+                Err(_) => {
+                    return tracing::debug!(attempt = %self.attempt.id, "metric points wait for the database");
+                }
+            }
+        }
+    }
+
+    /// Writes points with the position after them, and the training job's beginning where it is given.
+    pub(super) async fn store_piece(
+        &self,
+        subject: &Subject,
+        points: &[MetricPoint],
+        position: ReadPosition,
+        beginning: Option<(Timestamp, Option<Timestamp>)>,
+    ) -> Result<(), StoreError> {
+        let (attempt, tuning_job, now) = (self.attempt.id, subject.tuning_job, self.now());
+        let points: Arc<[MetricPoint]> = points.into();
+        let write = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
             let points = Arc::clone(&points);
             Box::pin(async move {
-                if began {
+                if let Some((prepared_at, started_at)) = beginning {
                     tuning_jobs::lock(tx, tuning_job).await?;
                     let job = training_jobs::lock(tx, attempt.training_job).await?;
                     if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
@@ -278,17 +303,7 @@ impl Drive {
                 metrics::append(tx, attempt, 0, &points, position).await
             })
         });
-        match tokio::time::timeout(STORE_PATIENCE, writing).await {
-            Ok(Ok(())) => {
-                reading.points_stored();
-                reading.began_stored |= began;
-            }
-            Ok(Err(error)) => {
-                let error: StoreError = error;
-                self.complain("metric points were not stored", &error).await;
-            }
-            Err(_) => tracing::debug!(attempt = %self.attempt.id, "metric points wait for the database"),
-        }
+        write.await
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tunesmith::domain::status::TuningStatus;
+use tunesmith::store::rows::MetricPoint;
+use tunesmith::store::{BoxFuture, StoreError, metrics};
 
 use super::world::{World, loss_is_x, request};
 use crate::support::database::Engine;
@@ -29,6 +31,33 @@ async fn a_channel_without_objects_fails_the_job_by_name(engine: Engine) {
     assert_eq!(world.sim.starts().len(), 0, "nothing trains on nothing");
 }
 
+async fn a_flood_of_points_is_stored_whole(engine: Engine) {
+    let line = |n: u32| (0..10).map(|metric| format!("m{metric}={n} ")).collect::<String>();
+    let world = World::new(engine, move |spec| {
+        let mut script = loss_is_x(spec).lasting(0);
+        script.lines.extend((0..900).map(|n| (0, line(n))));
+        script
+    })
+    .await;
+    let mut flood = request("flood", 1, 1);
+    let metrics = &mut flood["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"];
+    metrics
+        .as_array_mut()
+        .unwrap()
+        .extend((0..10).map(|metric| json!({"Name": format!("m{metric}"), "Regex": format!("m{metric}=(\\S+)")})));
+    world.create(&flood).await;
+    let job = world.finish("flood", STEP).await;
+    assert_eq!(job.counters.completed, 1);
+    let id = world.training_jobs("flood").await[0].id;
+    for definition in 1..=10 {
+        let read = world.app.db.read(move |tx| Box::pin(metrics::curve(tx, id, definition)) as BoxFuture<'_, _>);
+        let curve: Result<Vec<MetricPoint>, StoreError> = read.await;
+        let values: Vec<f64> = curve.unwrap().iter().map(|point| point.value).collect();
+        assert_eq!(values, (0..900).map(f64::from).collect::<Vec<_>>(), "of metric {definition}");
+    }
+}
+
 on_both_databases! {
+    a_flood_of_points_is_stored_whole,
     a_channel_without_objects_fails_the_job_by_name,
 }
