@@ -59,6 +59,8 @@ pub(super) struct Subject {
     pub(super) definition: Arc<Prepared>,
     /// What earlier attempts left of the training job's run time.
     max_runtime_ms: i64,
+    /// Whether the rows show that this attempt was started, whatever its executor still knows of it.
+    known_started: bool,
 }
 
 /// The rows that an attempt is driven from.
@@ -94,7 +96,9 @@ impl Drive {
         let began_stored = job.status != TrainingStatus::InProgress || job.started_at.is_some();
         let mut reading = Reading::new(&definition, stored, began_stored);
         let max_runtime_ms = definition.read.max_runtime_ms() - used_ms;
-        let subject = Subject { job, tuning_job, definition, max_runtime_ms };
+        let began = job.started_at.is_some() && self.attempt.id.number == 1;
+        let known_started = began || stored != ReadPosition::default();
+        let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
             return Some(report);
@@ -123,11 +127,21 @@ impl Drive {
         self.inner.parts.clock.now()
     }
 
+    /// When this attempt began, as far as the rows know.
+    fn began_at(&self, subject: &Subject) -> Option<Timestamp> {
+        subject.job.started_at.filter(|_| self.attempt.id.number == 1)
+    }
+
     /// Starts the attempt unless it was started before. An error is the attempt's end.
     async fn start(&self, subject: &Subject) -> Result<(), Exit> {
         let executor = &self.inner.parts.executor;
         loop {
             match executor.observe(self.attempt.id).await {
+                // A power failure may take all that the executor had of it. At most one start: it is not started again.
+                Ok(Observed::Absent) if subject.known_started => {
+                    let lost = "the attempt had begun, and its executor holds nothing of it any more".to_owned();
+                    return Err(Exit { started_at: self.began_at(subject), ..infrastructure(self.now(), lost) });
+                }
                 Ok(Observed::Absent) => break,
                 Ok(_) => return Ok(()),
                 Err(error) => self.complain("an attempt could not be observed", &error).await,
@@ -186,7 +200,7 @@ impl Drive {
     async fn follow(&mut self, subject: &Subject, reading: &mut Reading, prepared_at: Timestamp) -> Exit {
         let executor = Arc::clone(&self.inner.parts.executor);
         let (mut stop_sent, mut unreadable) = (false, 0);
-        let mut seen_started_at = subject.job.started_at.filter(|_| self.attempt.id.number == 1);
+        let mut seen_started_at = self.began_at(subject);
         loop {
             if *self.stop.borrow() && !stop_sent {
                 match executor.stop(self.attempt.id).await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tunesmith::domain::status::TuningStatus;
+use tunesmith::executor::Executor;
 use tunesmith::store::rows::MetricPoint;
 use tunesmith::store::{BoxFuture, StoreError, metrics};
 
@@ -57,7 +58,37 @@ async fn a_flood_of_points_is_stored_whole(engine: Engine) {
     }
 }
 
+async fn what_a_power_failure_took_whole_is_not_started_again(engine: Engine) {
+    let mut world =
+        World::new(engine, |spec| loss_is_x(spec).lasting(if spec.id.number == 1 { 3_600_000 } else { 50 })).await;
+    let mut retried = request("retried", 1, 1);
+    retried["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    world.create(&retried).await;
+    world.create(&request("unretried", 1, 1)).await;
+    for name in ["retried", "unretried"] {
+        world
+            .until("the rows show that it began", async || {
+                world.training_jobs(name).await.first().is_some_and(|job| job.started_at.is_some())
+            })
+            .await;
+    }
+    world.stop().await;
+    for spec in world.sim.starts() {
+        world.sim.remove(spec.id).await.unwrap();
+    }
+    world.start();
+    let job = world.finish("retried", STEP).await;
+    assert_eq!((job.status, job.counters.completed), (TuningStatus::Completed, 1));
+    let job = world.finish("unretried", STEP).await;
+    assert_eq!((job.status, job.counters.retryable_error), (TuningStatus::Failed, 1));
+    let mut started: Vec<_> = world.sim.starts().iter().map(|spec| spec.id).collect();
+    started.sort_unstable();
+    started.dedup();
+    assert_eq!((started.len(), world.sim.starts().len()), (3, 3), "no attempt twice");
+}
+
 on_both_databases! {
+    what_a_power_failure_took_whole_is_not_started_again,
     a_flood_of_points_is_stored_whole,
     a_channel_without_objects_fails_the_job_by_name,
 }
