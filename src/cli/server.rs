@@ -69,7 +69,9 @@ impl Server {
         bind_database(&settings.data_dir, &shared_secret(&db, "database_id").await?)?;
         let images = Arc::new(images(settings)?);
         let mapped = settings.s3.iter().map(|mapping| (mapping.uri.clone(), mapping.path.clone())).collect();
-        let objects = Arc::new(Objects::new(settings.data_dir.join("s3"), mapped)?);
+        let objects = Objects::new(settings.data_dir.join("s3"), mapped)?;
+        let artifacts = settings.artifacts;
+        let objects = Arc::new(objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files));
         let (executor, warnings) = open_executor(settings, config_file, &images)?;
         // What was gathered for attempts is in use for as long as there are any.
         if executor.list().await?.is_empty()
@@ -297,6 +299,7 @@ fn process_settings(
     process.allow_root = settings.process.allow_root;
     process.run_as = run_as(&settings.process.run_as)?;
     process.max_log_bytes = settings.process.log_cap_mib << 20;
+    process.max_disk_bytes = Some(settings.process.max_disk_gib << 30).filter(|bytes| *bytes > 0);
     Ok(process)
 }
 

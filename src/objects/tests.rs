@@ -269,7 +269,7 @@ async fn an_artifact_has_a_largest_size_and_can_be_given_up() {
     let mut s = store();
     let model = s.dir.path().join("model");
     write(&model.join("small"), "x");
-    s.objects = s.objects.with_max_artifact_bytes(1 << 40);
+    s.objects = s.objects.with_artifact_limits(1 << 40, 1_000_000);
     let given_up = CancellationToken::new();
     given_up.cancel();
     let uri = "s3://out/model";
@@ -288,6 +288,20 @@ async fn an_artifact_has_a_largest_size_and_can_be_given_up() {
     }
     assert!(!s.root().join("out/model").exists());
     assert_eq!(fs::read_dir(s.root().join(".unfinished")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_artifact_has_a_most_of_files() {
+    let mut s = store();
+    s.objects = s.objects.with_artifact_limits(1 << 40, 3);
+    let (model, uri) = (s.dir.path().join("model"), "s3://out/model");
+    for name in ["a", "b/c"] {
+        write(&model.join(name), "x");
+    }
+    s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await.unwrap();
+    write(&model.join("d"), "x");
+    let error = s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 3 files"), "{error}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::bounds::{Bounds, Refusal};
+use super::bounds::{Bounds, Limits, Refusal};
 use super::uri::Location;
 use super::{ObjectsError, archive};
 
@@ -95,7 +95,7 @@ impl Tree {
         let (base, path) = self.locate(location);
         match base.dir.metadata(&path) {
             Ok(meta) if meta.is_dir() => {
-                let bounds = Bounds::new(u64::MAX, CancellationToken::new());
+                let bounds = Bounds::new(Limits::INPUT, CancellationToken::new());
                 let holds = holds_object(&base.dir.open_dir(&path)?, 0, &bounds)?;
                 return if holds { base.host_path(&path).map(Some) } else { Ok(None) };
             }
@@ -127,7 +127,7 @@ impl Tree {
             }
         }
         matches.sort_unstable();
-        let (mut files, bounds) = (Vec::new(), Bounds::new(u64::MAX, CancellationToken::new()));
+        let (mut files, bounds) = (Vec::new(), Bounds::new(Limits::INPUT, CancellationToken::new()));
         for name in matches {
             list(&base.dir, &parent.join(&name), Path::new(&name), 0, &bounds, &mut files)?;
         }

@@ -139,7 +139,9 @@ pub async fn attempt_spec(
             Some(CheckpointSpec { source, target: PathBuf::from(target) })
         }
     };
-    let resources = training.resource_config.as_ref().or(training.hyper_parameter_tuning_resource_config.as_ref());
+    let resources = [&training.resource_config, &training.hyper_parameter_tuning_resource_config];
+    let resources = || resources.into_iter().flatten();
+    let volume_gb = resources().find_map(|resources| resources.volume_size_in_gb);
     Ok(AttemptSpec {
         id: attempt.id,
         training_job_name: job.name.clone(),
@@ -149,7 +151,9 @@ pub async fn attempt_spec(
         environment: training.environment.clone().unwrap_or_default(),
         channels,
         checkpoints,
-        instance_type: resources.and_then(|r| r.instance_type.clone()),
+        instance_type: resources().find_map(|resources| resources.instance_type.clone()),
+        // The service's 0 says that none is asked for.
+        volume_bytes: volume_gb.and_then(|gb| u64::try_from(gb).ok()).filter(|gb| *gb > 0).map(|gb| gb << 30),
         max_runtime_ms,
         stop_grace_ms: STOP_GRACE_MS,
     })

@@ -3,6 +3,7 @@
 //! Invariant: all state is in the attempts' folders (see `folder`); this struct can be dropped and made again at any
 //! moment. Nothing here decides what should run.
 
+mod disk;
 mod folder;
 mod init;
 mod launch;
@@ -101,6 +102,7 @@ impl ProcessExecutor {
             run_as: settings.run_as,
             sandbox,
             max_log_bytes: settings.max_log_bytes,
+            max_disk_bytes: settings.max_disk_bytes,
             segment_bytes: settings.segment_bytes,
             machine: machine(),
         };

@@ -35,6 +35,8 @@ pub struct ProcessSettings {
     pub isolate: bool,
     /// The log of one attempt is cut off here, bytes.
     pub max_log_bytes: u64,
+    /// Disk that one attempt may take, bytes; none: what its request asks for, where it asks.
+    pub max_disk_bytes: Option<u64>,
     /// A log segment is closed once it is this long, bytes.
     pub segment_bytes: u64,
 }
@@ -55,6 +57,7 @@ impl ProcessSettings {
             run_as: None,
             isolate: true,
             max_log_bytes: 1 << 30,
+            max_disk_bytes: None,
             segment_bytes: 16 << 20,
         }
     }

@@ -430,3 +430,43 @@ async fn mapped_folders_are_seen_through_channels_only() {
     over(&h.executor, spec.id).await;
     assert_eq!(lines(&h.executor, spec.id).await, ["rows"]);
 }
+
+/// An attempt that writes more than its request asked for, and then more than the server allows, to a checkpoint.
+async fn end_what_fills_the_disk(h: &impl ExecutorHarness) {
+    let mut asked = script("head -c 3000000 /dev/zero > $SM_MODEL_DIR/m; echo ready; while true; do sleep 0.01; done");
+    asked.volume_bytes = Some(2 << 20);
+    let mut allowed = script(
+        "head -c 9000000 /dev/zero > $SM_MODEL_DIR/../checkpoints/c; trap '' TERM; while true; do sleep 0.01; done",
+    );
+    allowed.volume_bytes = Some(1 << 40);
+    let kept = h.scratch().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    allowed.checkpoints =
+        Some(CheckpointSpec { source: kept.canonicalize().unwrap(), target: "/opt/ml/checkpoints".into() });
+    let modest = script("head -c 3000000 /dev/zero > $SM_MODEL_DIR/m; sleep 2.5");
+    for spec in [&asked, &allowed, &modest] {
+        h.executor().launch(spec).await.unwrap();
+    }
+    for (spec, limit, whose) in
+        [(&asked, "2097152 bytes", "VolumeSizeInGB"), (&allowed, "8388608 bytes", "process.max_disk_gib")]
+    {
+        let exit = over(h.executor(), spec.id).await;
+        let ExitCause::OverLimit { message } = &exit.cause else { unreachable!("{exit:?}") };
+        assert!(message.contains(limit) && message.contains(whose), "{message}");
+        assert!(exit.started_at.is_some());
+        let last = log(h.executor(), spec.id, 0).await.pop().unwrap();
+        assert!(last.stream == Stream::Service && last.line.ends_with(b"SIGKILL sent"), "{last:?}");
+    }
+    assert_eq!(over(h.executor(), modest.id).await.cause, ExitCause::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn an_attempt_that_fills_the_disk_is_ended() {
+    end_what_fills_the_disk(&Harness::with(|settings| settings.max_disk_bytes = Some(8 << 20))).await;
+}
+
+#[tokio::test]
+async fn an_attempt_without_namespaces_that_fills_the_disk_is_ended_too() {
+    let h = Harness::with(|settings| (settings.max_disk_bytes, settings.isolate) = (Some(8 << 20), false));
+    end_what_fills_the_disk(&h).await;
+}

@@ -33,7 +33,7 @@ async fn a_channel_without_objects_fails_the_job_by_name(engine: Engine) {
 }
 
 async fn a_flood_of_points_is_stored_whole(engine: Engine) {
-    let line = |n: u32| (0..10).map(|metric| format!("m{metric}={n} ")).collect::<String>();
+    let line = |n: u32| (0..10).map(|metric| format!("m{metric}={n}")).collect::<Vec<_>>().join(" ");
     let world = World::new(engine, move |spec| {
         let mut script = loss_is_x(spec).lasting(0);
         script.lines.extend((0..900).map(|n| (0, line(n))));
