@@ -23,7 +23,7 @@ use crate::domain::request::MetricDefinition;
 use crate::domain::s3::Location;
 use crate::executor::Executor;
 use crate::executor::images::{Image, Images, resolve_command};
-use crate::executor::process::{Isolation, ProcessExecutor, ProcessSettings, RunAs};
+use crate::executor::process::{Isolation, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
 use crate::metrics::Scraper;
 use crate::objects::Objects;
 use crate::scheduler::{Scheduler, SchedulerParts};
@@ -275,6 +275,19 @@ fn open_executor(
              the SM_* variables instead of /opt/ml"
         ));
     }
+    match executor.process_limit() {
+        ProcessLimit::Each(limit) => tracing::info!("a training job may have {limit} processes and threads"),
+        ProcessLimit::Together(limit) => {
+            tracing::info!(
+                "training jobs may have {limit} processes and threads together, as user {:?}",
+                settings.process.run_as
+            );
+        }
+        ProcessLimit::Unlimited { why: Some(why) } => {
+            warnings.push(format!("the processes of training jobs are not limited: {why}"));
+        }
+        ProcessLimit::Unlimited { why: None } => {}
+    }
     Ok((Arc::new(executor), warnings))
 }
 
@@ -299,6 +312,8 @@ fn process_settings(
     process.allow_root = settings.process.allow_root;
     process.run_as = run_as(&settings.process.run_as)?;
     process.max_log_bytes = settings.process.log_cap_mib << 20;
+    process.max_processes = Some(settings.process.max_processes).filter(|processes| *processes > 0);
+    process.max_running = settings.max_running;
     process.max_disk_bytes = Some(settings.process.max_disk_gib << 30).filter(|bytes| *bytes > 0);
     Ok(process)
 }

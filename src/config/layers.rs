@@ -402,7 +402,7 @@ mod tests {
             let refused = Loaded::load(&flags, &Environment::default()).unwrap_err().to_string();
             assert!(refused.starts_with(key), "{text}: {refused}");
         }
-        let (_folder, flags) = with_file("[process]\nmax_disk_gib = 0");
+        let (_folder, flags) = with_file("[process]\nmax_disk_gib = 0\nmax_processes = 0");
         Loaded::load(&flags, &Environment::default()).unwrap();
     }
 

@@ -81,6 +81,8 @@ pub struct Process {
     pub log_cap_mib: u64,
     /// Disk that one attempt may take, GiB; 0 for what its request asks for.
     pub max_disk_gib: u64,
+    /// Processes and threads of one attempt; 0 for no limit.
+    pub max_processes: u64,
 }
 
 /// `[log]`.
@@ -173,7 +175,7 @@ impl Default for Artifacts {
 
 impl Default for Process {
     fn default() -> Self {
-        Self { run_as: String::new(), allow_root: false, log_cap_mib: 1024, max_disk_gib: 100 }
+        Self { run_as: String::new(), allow_root: false, log_cap_mib: 1024, max_disk_gib: 100, max_processes: 4096 }
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) struct Common {
     pub(super) sandbox: Option<bool>,
     pub(super) max_log_bytes: u64,
     pub(super) max_disk_bytes: Option<u64>,
+    pub(super) max_processes: Option<u64>,
     pub(super) segment_bytes: u64,
     pub(super) machine: Machine,
 }
@@ -97,6 +98,7 @@ impl Launch {
             max_log_bytes: common.max_log_bytes,
             segment_bytes: common.segment_bytes,
             disk: disk_limit(common, spec, folder),
+            max_processes: common.max_processes,
         };
         Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
     }

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) max_log_bytes: u64,
     pub(super) segment_bytes: u64,
     pub(super) disk: Option<DiskLimit>,
+    /// `RLIMIT_NPROC` of the program.
+    pub(super) max_processes: Option<u64>,
 }
 
 /// A user of the host that training programs run as.

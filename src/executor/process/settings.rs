@@ -37,6 +37,10 @@ pub struct ProcessSettings {
     pub max_log_bytes: u64,
     /// Disk that one attempt may take, bytes; none: what its request asks for, where it asks.
     pub max_disk_bytes: Option<u64>,
+    /// Processes and threads of one attempt; none for no limit.
+    pub max_processes: Option<u64>,
+    /// Attempts that run at once: where the kernel counts them together, they may have so many times as many processes.
+    pub max_running: usize,
     /// A log segment is closed once it is this long, bytes.
     pub segment_bytes: u64,
 }
@@ -58,6 +62,8 @@ impl ProcessSettings {
             isolate: true,
             max_log_bytes: 1 << 30,
             max_disk_bytes: None,
+            max_processes: None,
+            max_running: 1,
             segment_bytes: 16 << 20,
         }
     }

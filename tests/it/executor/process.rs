@@ -7,7 +7,7 @@ use std::time::Duration;
 use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::ExitCause;
 use tunesmith::executor::images::{Image, Images};
-use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessSettings, RunAs};
+use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
 use tunesmith::executor::{CheckpointSpec, Executor, Observed, Stream};
 
 use crate::support::executor_harness::process::{Harness, Plain};
@@ -469,4 +469,38 @@ async fn an_attempt_that_fills_the_disk_is_ended() {
 async fn an_attempt_without_namespaces_that_fills_the_disk_is_ended_too() {
     let h = Harness::with(|settings| (settings.max_disk_bytes, settings.isolate) = (Some(8 << 20), false));
     end_what_fills_the_disk(&h).await;
+}
+
+#[tokio::test]
+async fn the_processes_of_a_user_are_limited() {
+    if !is_root() {
+        // An ordinary user's limit is an attempt's own.
+        let h = Harness::with(|settings| settings.max_processes = Some(20));
+        assert_eq!(*h.executor.process_limit(), ProcessLimit::Each(20));
+        return fork_beyond(&h, 20).await;
+    }
+    // A user of its own: the kernel counts all that it runs.
+    let user = Some(RunAs { uid: 61_234, gid: 61_234 });
+    let h = Harness::with(|settings| {
+        (settings.run_as, settings.max_processes, settings.max_running) = (user, Some(10), 2);
+    });
+    assert_eq!(*h.executor.process_limit(), ProcessLimit::Together(20));
+    fork_beyond(&h, 20).await;
+    let h = Harness::with(|settings| settings.max_processes = Some(10));
+    assert!(matches!(h.executor.process_limit(), ProcessLimit::Unlimited { why: Some(_) }));
+}
+
+/// Starts fewer processes than the limit, and more.
+async fn fork_beyond(h: &Harness, limit: u32) {
+    let forks =
+        |count: u32| script(&format!("i=0; while [ $i -lt {count} ]; do sleep 60 & i=$((i+1)); done; echo all"));
+    let few = forks(limit - 5);
+    h.executor.launch(&few).await.unwrap();
+    assert_eq!(over(&h.executor, few.id).await.cause, ExitCause::Exited { code: 0 });
+    assert_eq!(lines(&h.executor, few.id).await, ["all"]);
+    let many = forks(limit + 5);
+    h.executor.launch(&many).await.unwrap();
+    let exit = over(&h.executor, many.id).await;
+    assert!(matches!(exit.cause, ExitCause::Exited { code } if code != 0), "{exit:?}");
+    assert!(exit.stderr_tail.to_lowercase().contains("fork"), "{exit:?}");
 }
