@@ -96,8 +96,12 @@ impl Tree {
         match base.dir.metadata(&path) {
             Ok(meta) if meta.is_dir() => {
                 let bounds = Bounds::new(Limits::INPUT, CancellationToken::new());
-                let holds = holds_object(&base.dir.open_dir(&path)?, 0, &bounds)?;
-                return if holds { base.host_path(&path).map(Some) } else { Ok(None) };
+                return match holds_object(&base.dir.open_dir(&path)?, 0, &bounds) {
+                    Ok(false) => Ok(None),
+                    // What may not be looked into is for the program to try.
+                    Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
+                    _ => base.host_path(&path).map(Some),
+                };
             }
             Ok(_) if !location.is_folder => return base.host_path(&path).map(Some),
             Ok(_) => return Ok(None),
@@ -260,8 +264,7 @@ pub(super) fn list(
     names.iter().try_for_each(|name| list(dir, &source.join(name), &target.join(name), depth + 1, bounds, files))
 }
 
-/// Whether anything but folders stands at or beneath a folder; looks no further than the first. What may not be looked
-/// into is taken to hold something: whether a program may read it is not known here.
+/// Whether anything but folders stands at or beneath a folder; looks no further than the first.
 fn holds_object(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<bool> {
     let mut folders = Vec::new();
     for entry in folder.entries()? {
@@ -273,10 +276,8 @@ fn holds_object(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<bool>
         folders.push(entry.file_name());
     }
     for name in folders {
-        match folder.open_dir(&name) {
-            Ok(within) if !holds_object(&within, depth + 1, bounds)? => {}
-            Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error),
-            _ => return Ok(true),
+        if holds_object(&folder.open_dir(&name)?, depth + 1, bounds)? {
+            return Ok(true);
         }
     }
     Ok(false)
