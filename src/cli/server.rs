@@ -26,7 +26,7 @@ use crate::executor::images::{Image, Images, resolve_command};
 use crate::executor::process::{Isolation, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
 use crate::metrics::Scraper;
 use crate::objects::Objects;
-use crate::scheduler::{Scheduler, SchedulerParts};
+use crate::scheduler::{Scheduler, SchedulerParts, UPLOAD_PATIENCE};
 use crate::store::{Db, StoreError, WriteClass, servers};
 use crate::telemetry;
 
@@ -106,6 +106,7 @@ impl Server {
             executor: Arc::clone(&executor),
             wake,
             max_running: settings.max_running,
+            upload_patience: UPLOAD_PATIENCE,
         });
         let draining = CancellationToken::new();
         let requests = tokio::spawn(api::serve(listener, router, draining.clone().cancelled_owned()));

@@ -15,16 +15,13 @@ use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::store::metrics;
-use crate::store::rows::{LogSegment, MetricPoint};
+use crate::store::rows::{LogSegment, MetricPoint, TrainingJob};
 
 /// Tries to put artifacts or a log away.
 const TRIES: u32 = 4;
 
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-
-/// How long an upload goes on after its training job was asked to stop.
-const STOP_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why artifacts or a log could not be put away.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +35,11 @@ enum Failure {
 }
 
 impl Failure {
+    /// Whether nobody is: the training job was asked to stop, and the upload with it.
+    fn is_given_up(&self) -> bool {
+        matches!(self, Self::Objects(ObjectsError::Cancelled { .. }))
+    }
+
     /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
     fn is_the_jobs_own(&self) -> bool {
         matches!(self, Self::Objects(error) if !matches!(error, ObjectsError::Io { .. }))
@@ -57,7 +59,12 @@ impl Drive {
             let begun = self.now();
             report.uploading_at = Some(begun.max(report.exit.ended_at));
             let uploading = self.upload_within_patience(subject, report.exit.cause.clone());
-            match self.showing(subject, SecondaryStatus::Uploading, uploading).await {
+            let (prepared_at, started_at) = (report.prepared_at, report.exit.started_at);
+            let show = move |job: &mut TrainingJob| {
+                job.began(prepared_at, started_at);
+                job.enter(SecondaryStatus::Uploading, begun, None);
+            };
+            match self.showing(subject, show, uploading).await {
                 Ok(model) => report.model_artifacts = model,
                 Err(failure) => blame(report, &failure),
             }
@@ -93,7 +100,7 @@ impl Drive {
                     std::future::pending::<()>().await;
                 }
             }
-            tokio::time::sleep(STOP_PATIENCE).await;
+            tokio::time::sleep(self.inner.parts.upload_patience).await;
         };
         let uploading = self.upload_with_tries(subject, &cause, &cancelled);
         tokio::pin!(uploading);
@@ -192,10 +199,15 @@ impl Drive {
     }
 }
 
-/// A success whose artifacts could not be stored is a failure; any other end stays what it was.
+/// A success whose artifacts could not be stored is a failure, or a stop where that is why; any other end stays what it
+/// was.
 fn blame(report: &mut Report, failure: &Failure) {
     let text = crate::telemetry::chain(failure);
     match report.exit.cause {
+        ExitCause::Exited { code: 0 } if failure.is_given_up() => {
+            report.exit.cause = ExitCause::Stopped;
+            add_remark(report, &format!("Artifacts were not stored: {text}"));
+        }
         ExitCause::Exited { code: 0 } if failure.is_the_jobs_own() => {
             report.exit.cause = ExitCause::OutputRefused { message: text };
         }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
 use crate::domain::outcome::{Exit, ExitCause};
-use crate::domain::status::{SecondaryStatus, TrainingStatus};
+use crate::domain::status::TrainingStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, Observed};
 use crate::scheduler::reading::Reading;
@@ -156,7 +156,8 @@ impl Drive {
         }
         let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
         let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
-        let spec = self.showing(subject, SecondaryStatus::Downloading, staging).await;
+        let now = self.now();
+        let spec = self.showing(subject, move |job| job.began(Some(now), None), staging).await;
         let spec = spec.map_err(|error| {
             let told = crate::telemetry::chain(&error);
             if error.is_the_jobs_own() { start_failed(self.now(), told) } else { infrastructure(self.now(), told) }
@@ -167,11 +168,11 @@ impl Drive {
         })
     }
 
-    /// Waits for a step, and shows it in the rows where it takes its time.
+    /// Waits for a step, and shows it in the training job's row where it takes its time.
     pub(super) async fn showing<T>(
         &self,
         subject: &Subject,
-        status: SecondaryStatus,
+        show: impl Fn(&mut TrainingJob) + Clone + Send + Sync + 'static,
         step: impl Future<Output = T>,
     ) -> T {
         tokio::pin!(step);
@@ -180,11 +181,12 @@ impl Drive {
         }
         let (id, tuning_job, now) = (self.attempt.id.training_job, subject.tuning_job, self.now());
         let shown = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+            let show = show.clone();
             Box::pin(async move {
                 tuning_jobs::lock(tx, tuning_job).await?;
                 let job = training_jobs::lock(tx, id).await?;
                 if let Some(mut job) = job.filter(|job| job.status == TrainingStatus::InProgress) {
-                    job.enter(status, now, None);
+                    show(&mut job);
                     job.modified_at = now;
                     training_jobs::update(tx, &job).await?;
                 }

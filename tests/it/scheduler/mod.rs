@@ -11,5 +11,6 @@ macro_rules! on_both_databases {
 }
 
 mod faults;
+mod faulty;
 mod schedules;
 mod world;
