@@ -89,9 +89,9 @@ impl Reading {
         points
     }
 
-    /// Notes that the points are in the rows.
-    pub fn points_stored(&mut self) {
-        self.waiting.iter_mut().for_each(Vec::clear);
+    /// Notes that the points before an offset are in the rows.
+    pub fn points_stored(&mut self, before: u64) {
+        self.waiting.iter_mut().for_each(|points| points.retain(|point| point.offset >= before));
         self.stored_at = Instant::now();
     }
 
