@@ -240,4 +240,5 @@ strategy_suite! {
     bayesian: Bayesian,
     random: Random,
     grid: Grid,
+    hyperband: Hyperband,
 }
