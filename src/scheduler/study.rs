@@ -61,6 +61,7 @@ pub fn empty(job: &TuningJob, request: &TuningRequest) -> Result<Study, StudyErr
         budget: job.max_jobs,
         trials: Vec::new(),
         parents: Vec::new(),
+        warm_start: None,
         resource: None,
         early_stopping: false,
     })
