@@ -74,14 +74,7 @@ text_enum! {
 
 text_enum! {
     /// `HyperParameterTuningJobStrategyType`, and after the service's own values those that are Tunesmith's.
-    Strategy {
-        Bayesian, Random, Hyperband, Grid,
-        #[expect(clippy::upper_case_acronyms, reason = "the spelling of the API")]
-        TPE,
-        #[expect(clippy::upper_case_acronyms, reason = "the spelling of the API")]
-        SMAC,
-        Anneal
-    }
+    Strategy { Bayesian, Random, Hyperband, Grid, TPE, SMAC, Anneal }
 }
 
 text_enum! {

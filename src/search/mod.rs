@@ -4,10 +4,14 @@
 //! seeded from (seed, definition, ordinal), and `suggest(n)` equals n calls of one with the earlier ones pending. So
 //! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
 
+mod bayesian;
+mod each;
 mod early_stopping;
+mod features;
 mod grid;
 mod hyperband;
 pub mod lattice;
+mod normal;
 mod random;
 pub mod rng;
 pub mod scale;
@@ -110,6 +114,7 @@ pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions,
     match study.strategy {
         Strategy::Random => Ok(random::suggest(study, first_ordinal, n)),
         Strategy::Grid => grid::suggest(study, first_ordinal, n),
+        Strategy::Bayesian => Ok(bayesian::suggest(study, first_ordinal, n)),
         Strategy::Hyperband => Ok(hyperband::suggest(study, first_ordinal, n)),
         _ => Err(Unsupported(study.strategy)),
     }

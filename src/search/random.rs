@@ -4,6 +4,7 @@
 //! any outcome. A point is repeated only where the space has no other, and then it is not suggested at all.
 
 use crate::domain::space::Value;
+use crate::search::each::suggest_each;
 use crate::search::lattice::Lattice;
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
@@ -15,15 +16,7 @@ const DRAWS: u32 = 32;
 
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
-    let lattice = Lattice::of(&study.space);
-    let mut taken = Taken::of(&study.trials);
-    for ordinal in (0..n).map_while(|i| first_ordinal.checked_add(i)) {
-        let mut stream = Stream::new(study.seed, study.definition, ordinal);
-        let Some(point) = free(study, lattice.as_ref(), &mut stream, &taken) else { break };
-        taken.suggested.push(point);
-    }
-    let exhausted = lattice.is_some_and(|lattice| taken.fill(&lattice));
-    Suggestions { points: taken.suggested, exhausted }
+    suggest_each(study, first_ordinal, n, |_, _, _| None)
 }
 
 /// A draw that is not taken; `None` where nothing is left.
