@@ -3,8 +3,9 @@
 //! 1. The first trials, two more than there are coordinates, are quasi-random.
 //! 2. Then results become targets (`targets`), the process is fitted to them (`fit`, `kernel`) and conditioned (`gp`,
 //!    `model`), and the point of the lowest confidence bound is looked for (`maximise`).
-//! 3. Parents join as data (`IdenticalDataAndAlgorithm`), or as expectations that the study's own results correct
-//!    (`TransferLearning`, see `surrogate`).
+//! 3. Parents' results join as the study's own (`IdenticalDataAndAlgorithm`), or they guide every other one of the first
+//!    trials as far as the study's own results bear them out (`TransferLearning`, see `surrogate`): what was good for a
+//!    parent is tried early and then counts for what it came to here, and one that misleads costs no more than these.
 //!
 //! Pending trials count as if they had come to what the model expects of them: nobody learns from that, but the deviation
 //! there falls, and the next suggestion goes elsewhere (Desautels et al., Parallelizing Exploration-Exploitation Tradeoffs
@@ -86,14 +87,14 @@ impl<'a> Knowledge<'a> {
                     losses.extend(parent_losses);
                 }
             }
-            Some(WarmStart::TransferLearning) => guides.extend(parents.filter(|(points, _)| points.len() >= LEAST)),
-            None => {}
+            Some(WarmStart::TransferLearning) if points.len() < start(features) => {
+                guides.extend(parents.filter(|(points, _)| points.len() >= LEAST));
+            }
+            _ => {}
         }
         let y = targets(&losses);
         let mut best = best(&points, &y);
-        if points.len() < features.len() + 2 {
-            best.extend(guides.iter().flat_map(|(points, losses)| self::best(points, losses)));
-        }
+        best.extend(guides.iter().flat_map(|(points, losses)| self::best(points, losses)));
         let parents = parents_of(features, &points, &y, &guides);
         let offsets = surrogate::offsets(&parents, &points);
         let residual: Vec<f64> = y.iter().zip(&offsets).map(|(y, offset)| y - offset).collect();
@@ -106,7 +107,7 @@ impl<'a> Knowledge<'a> {
         if !self.parents.is_empty() && ordinal % 2 == 1 {
             return true;
         }
-        self.results >= LEAST && self.results.max(ordinal as usize) > self.features.len() + 2
+        self.results >= LEAST && self.results.max(ordinal as usize) > start(self.features)
     }
 
     fn propose(&self, study: &Study, taken: &Taken, stream: &mut Stream) -> Option<Vec<f64>> {
@@ -129,6 +130,11 @@ impl<'a> Knowledge<'a> {
         let skipped = points.len().saturating_sub(MOST);
         (points.split_off(skipped), failed.split_off(skipped))
     }
+}
+
+/// How many trials there are before the study's own results are all that counts.
+fn start(features: &Features) -> usize {
+    features.len() + 2
 }
 
 /// A study's results at points of the child's space, those outside of it left out.
