@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, expressions};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, expressions};
 use crate::domain::names::Scope;
 use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
@@ -17,7 +17,7 @@ use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::contract;
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
-use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
+use crate::store::{StoreError, Tx, WriteClass, tags, training_jobs, tuning_jobs};
 
 /// All that Describe shows.
 #[derive(Debug, Clone)]
@@ -163,24 +163,14 @@ fn draw_seed() -> u64 {
 }
 
 async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppError> {
-    let taken = || {
-        let name = &new.job.name;
-        AppError::InUse(format!(
+    tuning_jobs::insert(tx, &new.job, &new.definition, quota).await.map_err(|error| match error {
+        StoreError::NameTaken { name } => AppError::InUse(format!(
             "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
-        ))
-    };
-    let used = tuning_jobs::count_unfinished(tx, &new.job.scope, quota).await?;
-    if used >= quota {
-        // A name that is taken stays so whatever the quota: that is what the user has to know.
-        if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
-            return Err(taken());
+        )),
+        StoreError::QuotaUsed { used } => {
+            let what = "Maximum number of concurrent hyperparameter tuning jobs";
+            exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1)
         }
-        let what = "Maximum number of concurrent hyperparameter tuning jobs";
-        return Err(exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1));
-    }
-    definitions::insert(tx, &new.definition).await?;
-    tuning_jobs::insert(tx, &new.job).await.map_err(|error| match error {
-        StoreError::NameTaken { .. } => taken(),
         other => other.into(),
     })?;
     if !new.tags.is_empty() {
@@ -215,7 +205,7 @@ pub async fn list(
     app: &App,
     scope: &Scope,
     query: ListQuery<TuningStatus, SortKey>,
-) -> Result<Page<TuningJob>, AppError> {
+) -> Result<Page<TuningJobSummary>, AppError> {
     let scope = scope.clone();
     if query.is_unfiltered() {
         return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
@@ -227,7 +217,7 @@ async fn list_page(
     tx: &mut Tx<'_>,
     scope: Scope,
     query: ListQuery<TuningStatus, SortKey>,
-) -> Result<Page<TuningJob>, AppError> {
+) -> Result<Page<TuningJobSummary>, AppError> {
     Ok(tuning_jobs::list(tx, &scope, &query).await?)
 }
 

@@ -6,7 +6,7 @@ use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
 use tunesmith::store::rows::{ObjectiveCounters, TrainingCounters, TuningJob};
 use tunesmith::store::{
-    StoreError, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
+    StoreError, Tx, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
 };
 use uuid::Uuid;
 
@@ -93,25 +93,16 @@ async fn an_update_writes_every_mutable_column(db: TestDb) {
 async fn names_are_unique_in_a_scope_in_any_case(db: TestDb) {
     let first = tuning_job("Same");
     db.put(&first).await;
-    let again = TuningJob { definition_id: first.definition_id, ..tuning_job("sAME") };
-    let elsewhere = TuningJob {
-        scope: Scope { region: "eu-west-1".into(), ..scope() },
-        definition_id: first.definition_id,
-        ..tuning_job("same")
-    };
-    // The transaction goes on after a taken name: a caller may choose another one.
-    let taken = db
-        .write(move |tx| {
-            let (again, elsewhere) = (again.clone(), elsewhere.clone());
-            Box::pin(async move {
-                let taken = tuning_jobs::insert(tx, &again).await;
-                tuning_jobs::insert(tx, &elsewhere).await?;
-                Ok(taken)
-            })
-        })
-        .await
-        .unwrap();
-    assert!(matches!(taken, Err(StoreError::NameTaken { name }) if name == "sAME"));
+    let again = tuning_job("sAME");
+    let elsewhere = Scope { region: "eu-west-1".into(), ..scope() };
+    db.put(&TuningJob { scope: elsewhere, ..tuning_job("same") }).await;
+    // A name that is taken is what the user has to know, whatever the quota.
+    for quota in [u32::MAX, 1] {
+        let (again, definition) = (again.clone(), again.definition_id);
+        let taken = db.write(move |tx| Box::pin(insert(tx, again.clone(), quota))).await;
+        assert!(matches!(taken, Err(StoreError::NameTaken { name }) if name == "sAME"));
+        assert_eq!(db.read(move |tx| Box::pin(definitions::get(tx, definition))).await.unwrap(), None);
+    }
 
     let one = training_job(Some(&first), 1, "Child");
     let two = training_job(Some(&first), 2, "cHILD");
@@ -266,6 +257,11 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
     .unwrap();
 }
 
+/// Inserts a job where the quota allows it.
+async fn insert(tx: &mut Tx<'_>, job: TuningJob, quota: u32) -> Result<(), StoreError> {
+    tuning_jobs::insert(tx, &job, &definition(job.definition_id), quota).await
+}
+
 async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
     let mut expected = Vec::new();
     for (n, status) in TuningStatus::ALL.iter().enumerate() {
@@ -277,22 +273,14 @@ async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
         }
     }
     expected.reverse();
+    assert_eq!(db.read(|tx| Box::pin(tuning_jobs::unfinished(tx))).await.unwrap(), expected);
+    let unfinished = u32::try_from(expected.len()).unwrap();
+    let refused = db.write(move |tx| Box::pin(insert(tx, tuning_job("more"), unfinished))).await;
+    assert!(matches!(refused, Err(StoreError::QuotaUsed { used }) if used == unfinished), "{refused:?}");
     let far = Scope { account: "111111111111".into(), ..scope() };
-    let (unfinished, here, there) = db
-        .write(move |tx| {
-            let far = far.clone();
-            Box::pin(async move {
-                Ok((
-                    tuning_jobs::unfinished(tx).await?,
-                    tuning_jobs::count_unfinished(tx, &scope(), 100).await?,
-                    tuning_jobs::count_unfinished(tx, &far, 100).await?,
-                ))
-            })
-        })
-        .await
-        .unwrap();
-    assert_eq!(unfinished, expected);
-    assert_eq!((here as usize, there), (expected.len(), 0));
+    let elsewhere = TuningJob { scope: far, ..tuning_job("more") };
+    db.write(move |tx| Box::pin(insert(tx, elsewhere.clone(), 1))).await.unwrap();
+    db.write(move |tx| Box::pin(insert(tx, tuning_job("more"), unfinished + 1))).await.unwrap();
 }
 
 async fn racing_inserts_stay_within_the_quota(db: TestDb) {
@@ -302,19 +290,12 @@ async fn racing_inserts_stay_within_the_quota(db: TestDb) {
     for n in 0..70 {
         let (db, job) = (db.db.clone(), tuning_job(&format!("job-{n}")));
         writes.spawn(async move {
-            db.write(WriteClass::Api, move |tx| {
-                let job = job.clone();
-                Box::pin(async move {
-                    let room = tuning_jobs::count_unfinished(tx, &scope(), QUOTA).await? < QUOTA;
-                    if room {
-                        definitions::insert(tx, &definition(job.definition_id)).await?;
-                        tuning_jobs::insert(tx, &job).await?;
-                    }
-                    Ok::<_, StoreError>(room)
-                })
-            })
-            .await
-            .unwrap()
+            let outcome = db.write(WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await;
+            match outcome {
+                Ok(()) => true,
+                Err(StoreError::QuotaUsed { used: QUOTA }) => false,
+                Err(error) => panic!("{error:?}"),
+            }
         });
     }
     let inserted = writes.join_all().await.into_iter().filter(|inserted| *inserted).count();

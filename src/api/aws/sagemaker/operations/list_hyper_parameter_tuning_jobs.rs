@@ -11,5 +11,9 @@ use crate::app::{AppError, SortKey, tuning_jobs};
 pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
     let list = List::read("ListHyperParameterTuningJobs", &call, SortKey::Name)?;
     let page = tuning_jobs::list(call.app, &call.scope, list.query.clone()).await?;
-    Ok(list.respond("HyperParameterTuningJobSummaries", &rows(&page, tuning_job::summary), page.next.as_ref()))
+    Ok(list.respond(
+        "HyperParameterTuningJobSummaries",
+        &rows(&page, |job| tuning_job::summary(&call.scope, job)),
+        page.next.as_ref(),
+    ))
 }

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::api::aws::sagemaker::render::{Document, default, definition, time, training_job, without_nulls};
-use crate::app::TuningJob;
 use crate::app::tuning_jobs::TuningJobView;
+use crate::app::{TuningJob, TuningJobSummary};
+use crate::domain::names::Scope;
 
 /// `DescribeHyperParameterTuningJobResponse`. An error where the kept request is not JSON, which no version writes.
 pub fn describe(view: &TuningJobView) -> Result<Value, serde_json::Error> {
@@ -12,7 +13,7 @@ pub fn describe(view: &TuningJobView) -> Result<Value, serde_json::Error> {
     let mut request: Value = serde_json::from_str(&job.request)?;
     without_nulls(&mut request);
     let runtime_seconds = job.ended_at.unwrap_or(view.now).since_ms(job.created_at) / 1000;
-    Ok(heading(job)
+    Ok(heading(&job.scope, &job.summary())
         .with("HyperParameterTuningJobConfig", config(job, request["HyperParameterTuningJobConfig"].take()))
         .with("TrainingJobDefinition", definition::complete(&view.definition))
         .with_some("BestTrainingJob", view.best.as_ref().map(training_job::summary))
@@ -24,20 +25,20 @@ pub fn describe(view: &TuningJobView) -> Result<Value, serde_json::Error> {
 
 /// `HyperParameterTuningJobSummary`, from columns alone: a page of lists reads no request.
 #[must_use]
-pub fn summary(job: &TuningJob) -> Value {
+pub fn summary(scope: &Scope, job: &TuningJobSummary) -> Value {
     let limits = Document::default()
         .with("MaxNumberOfTrainingJobs", job.max_jobs)
         .with("MaxParallelTrainingJobs", job.max_parallel)
         .with_some("MaxRuntimeInSeconds", job.max_runtime_ms.map(|ms| ms / 1000));
-    heading(job).with("Strategy", job.strategy.as_str()).with("ResourceLimits", limits.into_value()).into_value()
+    heading(scope, job).with("Strategy", job.strategy.as_str()).with("ResourceLimits", limits.into_value()).into_value()
 }
 
 /// What both have.
-fn heading(job: &TuningJob) -> Document {
+fn heading(scope: &Scope, job: &TuningJobSummary) -> Document {
     let (counters, objective) = (&job.counters, &job.objective);
     Document::default()
         .with("HyperParameterTuningJobName", job.name.as_str())
-        .with("HyperParameterTuningJobArn", job.scope.tuning_job_arn(&job.name))
+        .with("HyperParameterTuningJobArn", scope.tuning_job_arn(&job.name))
         .with("HyperParameterTuningJobStatus", job.status.as_str())
         .with("CreationTime", time(job.created_at))
         .with_some("HyperParameterTuningEndTime", job.ended_at.map(time))
