@@ -11,6 +11,7 @@ use crate::executor::images::Images;
 use crate::objects::Objects;
 use crate::store::Db;
 
+pub mod defaults;
 pub mod error;
 mod expressions;
 pub mod health;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, expressions};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions};
 use crate::domain::names::Scope;
 use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
@@ -42,12 +42,12 @@ struct NewJob {
 
 /// Creates a tuning job from a request that is valid under the service model, and returns its ARN. `raw` is the same
 /// request as it came.
-pub async fn create(app: &App, scope: Scope, input: &Value, raw: &str) -> Result<String, AppError> {
+pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Result<String, AppError> {
     use serde::Deserialize as _;
-    let request = TuningRequest::deserialize(input)
+    let request = TuningRequest::deserialize(&input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
     let plan = check(app, &request)?;
-    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input, raw)?);
+    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input["TrainingJobDefinition"].take(), raw)?);
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
     let quota = app.quotas.concurrent_tuning_jobs;
     let (id, seed) = (new.job.id, new.job.seed);
@@ -113,14 +113,14 @@ fn new_job(
     scope: Scope,
     request: &TuningRequest,
     plan: &Plan,
-    input: &Value,
+    training: Value,
     raw: &str,
 ) -> Result<NewJob, AppError> {
     let limits = &request.config.resource_limits;
     let definition = Definition {
         id: Uuid::new_v4(),
         tuning_job_name: Some(request.name.clone()),
-        document: input["TrainingJobDefinition"].to_string(),
+        document: defaults::definition(training, &plan.metric_definitions, &plan.objective).to_string(),
         metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
         objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
     };

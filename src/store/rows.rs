@@ -137,7 +137,7 @@ pub struct Definition {
     pub id: Uuid,
     /// The tuning job's name at the time, for training jobs that outlive it.
     pub tuning_job_name: Option<String>,
-    /// The `TrainingJobDefinition` of the request, as JSON text.
+    /// The `TrainingJobDefinition` of the request, completed with the defaults in force at Create, as JSON text.
     pub document: String,
     /// The metric definitions in force (the request's, or the image's), as JSON text.
     pub metric_definitions: String,
