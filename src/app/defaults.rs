@@ -11,7 +11,8 @@ use crate::domain::rules::{DEFAULT_CHECKPOINT_PATH, DEFAULT_MAX_RUNTIME_SECONDS,
 /// `VolumeSizeInGB` of a request that leaves it out: clients read it, and nothing here acts on it.
 const DEFAULT_VOLUME_GB: u32 = 30;
 
-/// `HyperParameterTuningJobConfig` as requested, with the service's defaults: all three range lists, scalings, the derived budget.
+/// `HyperParameterTuningJobConfig` as requested, with the service's defaults: all three range lists, scalings, the
+/// derived budget.
 #[must_use]
 pub fn config(mut config: Value, max_jobs: u32) -> Value {
     without_nulls(&mut config);

@@ -56,13 +56,22 @@ impl DefinitionView {
     }
 
     /// Reads a row.
-    pub(crate) fn read(row: Definition) -> Result<Self, AppError> {
-        let objective = row.objective.as_deref().map(serde_json::from_str).transpose();
-        let named: Named = serde_json::from_str(&row.document).map_err(AppError::unreadable)?;
+    fn read(row: Definition) -> Result<Self, AppError> {
+        Self::new(row.tuning_job_name, row.document, row.objective.as_deref())
+    }
+
+    /// Reads the columns that are shown.
+    pub(crate) fn new(
+        tuning_job_name: Option<String>,
+        document: String,
+        objective: Option<&str>,
+    ) -> Result<Self, AppError> {
+        let objective = objective.map(serde_json::from_str).transpose();
+        let named: Named = serde_json::from_str(&document).map_err(AppError::unreadable)?;
         Ok(Self {
-            tuning_job_name: row.tuning_job_name,
+            tuning_job_name,
             definition_name: named.definition_name,
-            document: RawValue::from_string(row.document).map_err(AppError::unreadable)?,
+            document: RawValue::from_string(document).map_err(AppError::unreadable)?,
             objective: objective.map_err(AppError::unreadable)?,
         })
     }

@@ -16,14 +16,20 @@ use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::contract;
-use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
+use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJobDescription};
 use crate::store::{StoreError, Tx, WriteClass, tags, training_jobs, tuning_jobs};
 
 /// All that Describe shows.
 #[derive(Debug, Clone)]
 pub struct TuningJobView {
-    /// The row.
-    pub job: TuningJob,
+    /// What lists show too.
+    pub summary: TuningJobSummary,
+    /// Why it failed, or a remark.
+    pub failure_reason: Option<String>,
+    /// Training jobs over, with a value, since the best was found.
+    pub not_improving: u32,
+    /// The request, byte for byte.
+    pub request: String,
     /// What its training jobs share.
     pub definition: Arc<DefinitionView>,
     /// The best training job; none before the first has completed with a value.
@@ -186,18 +192,27 @@ pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobV
     let found = app
         .db
         .glance(move |tx| {
-            Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope, &key).await.map_err(AppError::from) })
+            Box::pin(async move { tuning_jobs::describe(tx, &scope, &key).await.map_err(AppError::from) })
         })
         .await?;
-    let (job, definition) = found.ok_or_else(|| AppError::no_tuning_job(name))?;
-    let definition = Arc::new(DefinitionView::read(definition)?);
+    let TuningJobDescription {
+        summary,
+        failure_reason,
+        best,
+        not_improving,
+        request,
+        tuning_job_name,
+        document,
+        objective,
+    } = found.ok_or_else(|| AppError::no_tuning_job(name))?;
+    let definition = Arc::new(DefinitionView::new(tuning_job_name, document, objective.as_deref())?);
     // The best job is over and changes no more, so a second look shows the same as one snapshot of both would.
-    let best = match job.best {
-        Some((id, _)) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
+    let best = match best {
+        Some(id) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
         None => None,
     };
     let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
-    Ok(TuningJobView { job, definition, best, now })
+    Ok(TuningJobView { summary, failure_reason, not_improving, request, definition, best, now })
 }
 
 /// A page of the scope's tuning jobs.

@@ -130,6 +130,27 @@ pub struct TuningJobSummary {
     pub objective: ObjectiveCounters,
 }
 
+/// A tuning job with what Describe shows beside what lists show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TuningJobDescription {
+    /// What lists show.
+    pub summary: TuningJobSummary,
+    /// Why it failed, or a remark.
+    pub failure_reason: Option<String>,
+    /// The best completed training job.
+    pub best: Option<Uuid>,
+    /// Training jobs over, with a value, since the best was found.
+    pub not_improving: u32,
+    /// The request body, byte for byte.
+    pub request: String,
+    /// See [`Definition`].
+    pub tuning_job_name: Option<String>,
+    /// See [`Definition`].
+    pub document: String,
+    /// See [`Definition`].
+    pub objective: Option<String>,
+}
+
 /// A row of `definitions`: what every training job of one definition shares.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {

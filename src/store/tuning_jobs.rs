@@ -10,7 +10,8 @@ use crate::domain::status::TuningStatus;
 use crate::store::listing::{self, List, Listed};
 use crate::store::query::{Reader, Row, assembled, sql};
 use crate::store::rows::{
-    Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob, TuningJobSummary,
+    Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob,
+    TuningJobDescription, TuningJobSummary,
 };
 use crate::store::{StoreError, Tx, definitions};
 
@@ -165,22 +166,21 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     row.as_ref().map(read_row).transpose()
 }
 
-/// The job of a name, ignoring case, with what it trains, in one statement.
-pub async fn find_with_definition(
-    tx: &mut Tx<'_>,
-    scope: &Scope,
-    name: &str,
-) -> Result<Option<(TuningJob, Definition)>, StoreError> {
-    macro_rules! all {
+/// What Describe shows of the job of a name, ignoring case, in one statement.
+pub async fn describe(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<TuningJobDescription>, StoreError> {
+    macro_rules! described {
         () => {
-            concat!(columns!(), ", ", definitions::joined_columns!())
+            concat!(
+                listed_columns!(),
+                ", failure_reason, best_id, not_improving, request, tuning_job_name, document, objective"
+            )
         };
     }
     let row = sql(
         "finding a tuning job",
         concat!(
             "SELECT ",
-            all!(),
+            described!(),
             " FROM tuning_jobs",
             definitions::joined!(),
             " WHERE account = $1 AND region = $2 AND name_key = $3"
@@ -192,8 +192,17 @@ pub async fn find_with_definition(
     .optional(tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let mut r = row.reader("tuning_jobs", all!());
-    Ok(Some((read(&mut r)?, definitions::read(&mut r)?)))
+    let mut r = row.reader("tuning_jobs", described!());
+    Ok(Some(TuningJobDescription {
+        summary: read_summary(&mut r)?,
+        failure_reason: r.opt_text()?,
+        best: r.opt_parsed()?,
+        not_improving: r.u32()?,
+        request: r.text()?,
+        tuning_job_name: r.opt_text()?,
+        document: r.text()?,
+        objective: r.opt_text()?,
+    }))
 }
 
 /// The job of an id.
@@ -397,22 +406,26 @@ fn read_row(row: &Row) -> Result<TuningJob, StoreError> {
     read(&mut row.reader("tuning_jobs", columns!()))
 }
 
+/// Reads a summary's columns, the first ones of the row.
+fn read_summary(r: &mut Reader<'_>) -> Result<TuningJobSummary, StoreError> {
+    Ok(TuningJobSummary {
+        name: r.text()?,
+        status: r.parsed()?,
+        strategy: r.parsed()?,
+        max_jobs: r.u32()?,
+        max_parallel: r.u32()?,
+        max_runtime_ms: r.opt_int()?,
+        created_at: r.time()?,
+        modified_at: r.time()?,
+        ended_at: r.opt_time()?,
+        counters: training_counters(r)?,
+        objective: objective_counters(r)?,
+    })
+}
+
 impl Listed for TuningJobSummary {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        let mut r = row.reader("tuning_jobs", listed_columns!());
-        Ok(Self {
-            name: r.text()?,
-            status: r.parsed()?,
-            strategy: r.parsed()?,
-            max_jobs: r.u32()?,
-            max_parallel: r.u32()?,
-            max_runtime_ms: r.opt_int()?,
-            created_at: r.time()?,
-            modified_at: r.time()?,
-            ended_at: r.opt_time()?,
-            counters: training_counters(&mut r)?,
-            objective: objective_counters(&mut r)?,
-        })
+        read_summary(&mut row.reader("tuning_jobs", listed_columns!()))
     }
 
     fn sort_value(&self, sort_by: SortKey) -> SortValue {

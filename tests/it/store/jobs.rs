@@ -4,7 +4,7 @@ use tunesmith::domain::names::Scope;
 use tunesmith::domain::request::Tag;
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
-use tunesmith::store::rows::{ObjectiveCounters, TrainingCounters, TuningJob};
+use tunesmith::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJob, TuningJobDescription};
 use tunesmith::store::{
     StoreError, Tx, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
 };
@@ -289,17 +289,13 @@ async fn racing_inserts_stay_within_the_quota(db: TestDb) {
     let mut writes = tokio::task::JoinSet::new();
     for n in 0..70 {
         let (db, job) = (db.db.clone(), tuning_job(&format!("job-{n}")));
-        writes.spawn(async move {
-            let outcome = db.write(WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await;
-            match outcome {
-                Ok(()) => true,
-                Err(StoreError::QuotaUsed { used: QUOTA }) => false,
-                Err(error) => panic!("{error:?}"),
-            }
-        });
+        writes
+            .spawn(async move { db.write(WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await });
     }
-    let inserted = writes.join_all().await.into_iter().filter(|inserted| *inserted).count();
-    assert_eq!(inserted, 45);
+    let (inserted, refused): (Vec<_>, Vec<_>) = writes.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(inserted.len(), 45);
+    let full = |outcome: &Result<(), StoreError>| matches!(outcome, Err(StoreError::QuotaUsed { used: QUOTA }));
+    assert!(refused.iter().all(full), "{refused:?}");
 }
 
 async fn a_job_is_found_with_its_definition(db: TestDb) {
@@ -308,9 +304,20 @@ async fn a_job_is_found_with_its_definition(db: TestDb) {
     let job = training_job(Some(&tuning), 1, "Tune-001");
     db.put_training(std::slice::from_ref(&job)).await;
     let found = |name: &'static str| {
-        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope(), name).await }))
+        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::describe(tx, &scope(), name).await }))
     };
-    assert_eq!(found("tUNE").await.unwrap(), Some((tuning.clone(), definition(tuning.definition_id))));
+    let Definition { tuning_job_name, document, objective, .. } = definition(tuning.definition_id);
+    let description = TuningJobDescription {
+        summary: tuning.summary(),
+        failure_reason: tuning.failure_reason.clone(),
+        best: tuning.best.map(|(id, _)| id),
+        not_improving: tuning.not_improving,
+        request: tuning.request.clone(),
+        tuning_job_name,
+        document,
+        objective,
+    };
+    assert_eq!(found("tUNE").await.unwrap(), Some(description));
     assert_eq!(found("tune-").await.unwrap(), None);
     let found = |name: &'static str| {
         db.db.glance_for_scheduling(move |tx| {

@@ -9,5 +9,5 @@ use crate::app::{AppError, tuning_jobs};
 pub async fn handle(call: Call<'_>) -> Result<Answer, AppError> {
     let name = name(&call.input, "HyperParameterTuningJobName");
     let view = tuning_jobs::describe(call.app, &call.scope, &name).await?;
-    tuning_job::describe(&view)
+    tuning_job::describe(&call.scope, &view)
 }

@@ -9,23 +9,23 @@ use crate::api::aws::sagemaker::render::training_job;
 use crate::app::tuning_jobs::TuningJobView;
 use crate::app::{AppError, TuningJobSummary, defaults};
 use crate::domain::names::Scope;
+use crate::domain::time::Timestamp;
 
 /// `DescribeHyperParameterTuningJobResponse`. The definition is passed on as the text that is kept, unread.
-pub fn describe(view: &TuningJobView) -> Result<Answer, AppError> {
-    let job = &view.job;
+pub fn describe(scope: &Scope, view: &TuningJobView) -> Result<Answer, AppError> {
+    let job = &view.summary;
     // No version writes a request that is not JSON.
     let unreadable = |error| AppError::Internal(Box::new(error));
-    let request: Kept = serde_json::from_str(&job.request).map_err(unreadable)?;
+    let request: Kept = serde_json::from_str(&view.request).map_err(unreadable)?;
     let config = serde_json::from_str(request.config.get()).map_err(unreadable)?;
-    let summary = job.summary();
     Answer::document(&Description {
-        heading: Heading::new(&job.scope, &summary),
+        heading: Heading::new(scope, job),
         hyper_parameter_tuning_job_config: defaults::config(config, job.max_jobs),
         training_job_definition: &view.definition.document,
         best_training_job: view.best.as_ref().map(training_job::summary),
-        failure_reason: job.failure_reason.as_deref(),
+        failure_reason: view.failure_reason.as_deref(),
         tuning_job_completion_details: CompletionDetails {
-            number_of_training_jobs_objective_not_improving: job.not_improving,
+            number_of_training_jobs_objective_not_improving: view.not_improving,
         },
         consumed_resources: ConsumedResources {
             runtime_in_seconds: job.ended_at.unwrap_or(view.now).since_ms(job.created_at) / 1000,
@@ -92,6 +92,7 @@ struct Summary<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the service's names")]
 struct ResourceLimits {
     max_number_of_training_jobs: u32,
     max_parallel_training_jobs: u32,
@@ -140,7 +141,7 @@ impl<'a> Heading<'a> {
             hyper_parameter_tuning_job_arn: scope.tuning_job_arn(&job.name),
             hyper_parameter_tuning_job_status: job.status.as_str(),
             creation_time: job.created_at.as_epoch_seconds(),
-            hyper_parameter_tuning_end_time: job.ended_at.map(|at| at.as_epoch_seconds()),
+            hyper_parameter_tuning_end_time: job.ended_at.map(Timestamp::as_epoch_seconds),
             last_modified_time: job.modified_at.as_epoch_seconds(),
             training_job_status_counters: StatusCounters {
                 completed: counters.completed,
