@@ -52,7 +52,7 @@ pub async fn serve(url: &str) -> SocketAddr {
         tokio::spawn(write(writing, inserts));
         Database::Sqlite { readers, writer }
     } else {
-        let pool = PgPoolOptions::new().max_connections(16).test_before_acquire(false).connect(url).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(10).test_before_acquire(false).connect(url).await.unwrap();
         pool.execute(TABLE).await.unwrap();
         Database::Postgres(pool)
     };

@@ -11,6 +11,7 @@ use crate::executor::images::Images;
 use crate::objects::Objects;
 use crate::store::Db;
 
+pub mod defaults;
 pub mod error;
 mod expressions;
 pub mod health;
@@ -21,7 +22,7 @@ pub mod tuning_jobs;
 
 pub use error::AppError;
 // Rows are values: use cases answer with them, and the edges read them here, never from the store.
-pub use crate::store::rows::{Cursor, ListQuery, Page, SortKey, TrainingJob, TuningJob};
+pub use crate::store::rows::{Cursor, ListQuery, Page, SortKey, TrainingJob, TuningJob, TuningJobSummary};
 
 /// What use cases need. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, TuningJob, tuning_jobs as tuning};
 use crate::domain::names::{AttemptId, Scope};
-use crate::domain::request::{MetricDefinition, Objective};
+use crate::domain::request::Objective;
 use crate::domain::status::{ObjectiveStatus, TrainingStatus};
 use crate::store::rows::Definition;
 use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
@@ -21,10 +22,10 @@ use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
 pub struct DefinitionView {
     /// The tuning job's name at the time.
     pub tuning_job_name: Option<String>,
-    /// The `TrainingJobDefinition` of the request.
-    pub document: Value,
-    /// The metric definitions in force.
-    pub metric_definitions: Vec<MetricDefinition>,
+    /// The definition's own name, where the request gave one.
+    pub definition_name: Option<String>,
+    /// The `TrainingJobDefinition` of the request, completed.
+    pub document: Box<RawValue>,
     /// The objective; none for a training job without a tuning job.
     pub objective: Option<Objective>,
 }
@@ -38,6 +39,13 @@ pub struct TrainingJobView {
     pub definition: Arc<DefinitionView>,
 }
 
+/// What is read of a document that is passed on whole.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "DefinitionName")]
+    definition_name: Option<String>,
+}
+
 impl DefinitionView {
     /// Reads the definition of an id, which a job's row names.
     pub(crate) async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Self, AppError> {
@@ -48,12 +56,22 @@ impl DefinitionView {
     }
 
     /// Reads a row.
-    pub(crate) fn read(row: Definition) -> Result<Self, AppError> {
-        let objective = row.objective.as_deref().map(serde_json::from_str).transpose();
+    fn read(row: Definition) -> Result<Self, AppError> {
+        Self::new(row.tuning_job_name, row.document, row.objective.as_deref())
+    }
+
+    /// Reads the columns that are shown.
+    pub(crate) fn new(
+        tuning_job_name: Option<String>,
+        document: String,
+        objective: Option<&str>,
+    ) -> Result<Self, AppError> {
+        let objective = objective.map(serde_json::from_str).transpose();
+        let named: Named = serde_json::from_str(&document).map_err(AppError::unreadable)?;
         Ok(Self {
-            tuning_job_name: row.tuning_job_name,
-            document: serde_json::from_str(&row.document).map_err(AppError::unreadable)?,
-            metric_definitions: serde_json::from_str(&row.metric_definitions).map_err(AppError::unreadable)?,
+            tuning_job_name,
+            definition_name: named.definition_name,
+            document: RawValue::from_string(document).map_err(AppError::unreadable)?,
             objective: objective.map_err(AppError::unreadable)?,
         })
     }

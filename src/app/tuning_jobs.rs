@@ -9,21 +9,27 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, expressions};
+use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions};
 use crate::domain::names::Scope;
 use crate::domain::request::{Tag, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::contract;
-use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters};
-use crate::store::{StoreError, Tx, WriteClass, definitions, tags, training_jobs, tuning_jobs};
+use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJobDescription};
+use crate::store::{StoreError, Tx, WriteClass, tags, training_jobs, tuning_jobs};
 
 /// All that Describe shows.
 #[derive(Debug, Clone)]
 pub struct TuningJobView {
-    /// The row.
-    pub job: TuningJob,
+    /// What lists show too.
+    pub summary: TuningJobSummary,
+    /// Why it failed, or a remark.
+    pub failure_reason: Option<String>,
+    /// Training jobs over, with a value, since the best was found.
+    pub not_improving: u32,
+    /// The request, byte for byte.
+    pub request: String,
     /// What its training jobs share.
     pub definition: Arc<DefinitionView>,
     /// The best training job; none before the first has completed with a value.
@@ -42,12 +48,12 @@ struct NewJob {
 
 /// Creates a tuning job from a request that is valid under the service model, and returns its ARN. `raw` is the same
 /// request as it came.
-pub async fn create(app: &App, scope: Scope, input: &Value, raw: &str) -> Result<String, AppError> {
+pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Result<String, AppError> {
     use serde::Deserialize as _;
-    let request = TuningRequest::deserialize(input)
+    let request = TuningRequest::deserialize(&input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
     let plan = check(app, &request)?;
-    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input, raw)?);
+    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input["TrainingJobDefinition"].take(), raw)?);
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
     let quota = app.quotas.concurrent_tuning_jobs;
     let (id, seed) = (new.job.id, new.job.seed);
@@ -113,14 +119,14 @@ fn new_job(
     scope: Scope,
     request: &TuningRequest,
     plan: &Plan,
-    input: &Value,
+    training: Value,
     raw: &str,
 ) -> Result<NewJob, AppError> {
     let limits = &request.config.resource_limits;
     let definition = Definition {
         id: Uuid::new_v4(),
         tuning_job_name: Some(request.name.clone()),
-        document: input["TrainingJobDefinition"].to_string(),
+        document: defaults::definition(training, &plan.metric_definitions, &plan.objective).to_string(),
         metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
         objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
     };
@@ -163,24 +169,14 @@ fn draw_seed() -> u64 {
 }
 
 async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppError> {
-    let taken = || {
-        let name = &new.job.name;
-        AppError::InUse(format!(
+    tuning_jobs::insert(tx, &new.job, &new.definition, quota).await.map_err(|error| match error {
+        StoreError::NameTaken { name } => AppError::InUse(format!(
             "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
-        ))
-    };
-    let used = tuning_jobs::count_unfinished(tx, &new.job.scope, quota).await?;
-    if used >= quota {
-        // A name that is taken stays so whatever the quota: that is what the user has to know.
-        if tuning_jobs::find(tx, &new.job.scope, &new.job.name).await?.is_some() {
-            return Err(taken());
+        )),
+        StoreError::QuotaUsed { used } => {
+            let what = "Maximum number of concurrent hyperparameter tuning jobs";
+            exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1)
         }
-        let what = "Maximum number of concurrent hyperparameter tuning jobs";
-        return Err(exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1));
-    }
-    definitions::insert(tx, &new.definition).await?;
-    tuning_jobs::insert(tx, &new.job).await.map_err(|error| match error {
-        StoreError::NameTaken { .. } => taken(),
         other => other.into(),
     })?;
     if !new.tags.is_empty() {
@@ -196,18 +192,27 @@ pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobV
     let found = app
         .db
         .glance(move |tx| {
-            Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope, &key).await.map_err(AppError::from) })
+            Box::pin(async move { tuning_jobs::describe(tx, &scope, &key).await.map_err(AppError::from) })
         })
         .await?;
-    let (job, definition) = found.ok_or_else(|| AppError::no_tuning_job(name))?;
-    let definition = Arc::new(DefinitionView::read(definition)?);
+    let TuningJobDescription {
+        summary,
+        failure_reason,
+        best,
+        not_improving,
+        request,
+        tuning_job_name,
+        document,
+        objective,
+    } = found.ok_or_else(|| AppError::no_tuning_job(name))?;
+    let definition = Arc::new(DefinitionView::new(tuning_job_name, document, objective.as_deref())?);
     // The best job is over and changes no more, so a second look shows the same as one snapshot of both would.
-    let best = match job.best {
-        Some((id, _)) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
+    let best = match best {
+        Some(id) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
         None => None,
     };
     let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
-    Ok(TuningJobView { job, definition, best, now })
+    Ok(TuningJobView { summary, failure_reason, not_improving, request, definition, best, now })
 }
 
 /// A page of the scope's tuning jobs.
@@ -215,7 +220,7 @@ pub async fn list(
     app: &App,
     scope: &Scope,
     query: ListQuery<TuningStatus, SortKey>,
-) -> Result<Page<TuningJob>, AppError> {
+) -> Result<Page<TuningJobSummary>, AppError> {
     let scope = scope.clone();
     if query.is_unfiltered() {
         return app.db.glance(move |tx| Box::pin(list_page(tx, scope, query))).await;
@@ -227,7 +232,7 @@ async fn list_page(
     tx: &mut Tx<'_>,
     scope: Scope,
     query: ListQuery<TuningStatus, SortKey>,
-) -> Result<Page<TuningJob>, AppError> {
+) -> Result<Page<TuningJobSummary>, AppError> {
     Ok(tuning_jobs::list(tx, &scope, &query).await?)
 }
 

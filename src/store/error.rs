@@ -5,6 +5,12 @@ use std::sync::Arc;
 /// A failed store call.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The scope has as many tuning jobs that are not over as it may have.
+    #[error("the scope has {used} tuning jobs that are not over and may have no more")]
+    QuotaUsed {
+        /// How many.
+        used: u32,
+    },
     /// A name that is already used in its scope.
     #[error("the name {name} is taken")]
     NameTaken {
@@ -133,6 +139,7 @@ impl StoreError {
             | Self::Commit { .. }
             | Self::Database { .. } => true,
             Self::NameTaken { .. }
+            | Self::QuotaUsed { .. }
             | Self::LeaseLost { .. }
             | Self::Inconsistent { .. }
             | Self::Unstorable { .. }

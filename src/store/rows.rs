@@ -51,7 +51,7 @@ pub struct TuningJob {
     pub status: TuningStatus,
     /// The strategy of the request.
     pub strategy: Strategy,
-    /// The request body, byte for byte; empty in a page of a list.
+    /// The request body, byte for byte.
     pub request: String,
     /// The id of its training-job definition's row.
     pub definition_id: Uuid,
@@ -93,6 +93,64 @@ pub struct TuningJob {
     pub lease_epoch: i64,
 }
 
+impl TuningJob {
+    /// What a list shows of it.
+    #[must_use]
+    pub fn summary(&self) -> TuningJobSummary {
+        TuningJobSummary {
+            name: self.name.clone(),
+            status: self.status,
+            strategy: self.strategy,
+            max_jobs: self.max_jobs,
+            max_parallel: self.max_parallel,
+            max_runtime_ms: self.max_runtime_ms,
+            created_at: self.created_at,
+            modified_at: self.modified_at,
+            ended_at: self.ended_at,
+            counters: self.counters,
+            objective: self.objective,
+        }
+    }
+}
+
+/// A tuning job in a page of a list. The members are those of [`TuningJob`].
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "documented where the row is")]
+pub struct TuningJobSummary {
+    pub name: String,
+    pub status: TuningStatus,
+    pub strategy: Strategy,
+    pub max_jobs: u32,
+    pub max_parallel: u32,
+    pub max_runtime_ms: Option<i64>,
+    pub created_at: Timestamp,
+    pub modified_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub counters: TrainingCounters,
+    pub objective: ObjectiveCounters,
+}
+
+/// A tuning job with what Describe shows beside what lists show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TuningJobDescription {
+    /// What lists show.
+    pub summary: TuningJobSummary,
+    /// Why it failed, or a remark.
+    pub failure_reason: Option<String>,
+    /// The best completed training job.
+    pub best: Option<Uuid>,
+    /// Training jobs over, with a value, since the best was found.
+    pub not_improving: u32,
+    /// The request body, byte for byte.
+    pub request: String,
+    /// See [`Definition`].
+    pub tuning_job_name: Option<String>,
+    /// See [`Definition`].
+    pub document: String,
+    /// See [`Definition`].
+    pub objective: Option<String>,
+}
+
 /// A row of `definitions`: what every training job of one definition shares.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
@@ -100,7 +158,7 @@ pub struct Definition {
     pub id: Uuid,
     /// The tuning job's name at the time, for training jobs that outlive it.
     pub tuning_job_name: Option<String>,
-    /// The `TrainingJobDefinition` of the request, as JSON text.
+    /// The `TrainingJobDefinition` of the request, completed with the defaults in force at Create, as JSON text.
     pub document: String,
     /// The metric definitions in force (the request's, or the image's), as JSON text.
     pub metric_definitions: String,

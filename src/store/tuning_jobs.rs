@@ -11,81 +11,145 @@ use crate::store::listing::{self, List, Listed};
 use crate::store::query::{Reader, Row, assembled, sql};
 use crate::store::rows::{
     Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob,
+    TuningJobDescription, TuningJobSummary,
 };
 use crate::store::{StoreError, Tx, definitions};
 
 /// Every column, in the order in which `read` reads and `insert` writes them.
 macro_rules! columns {
     () => {
-        concat!(columns_but_request!(), ", request")
-    };
-}
-
-/// What a list reads: requests are long, and no list shows them.
-macro_rules! listed_columns {
-    () => {
-        concat!(columns_but_request!(), ", '' AS request")
-    };
-}
-
-macro_rules! columns_but_request {
-    () => {
         "id, account, region, name_key, name, status, strategy, definition_id, seed, max_jobs, max_parallel, \
          max_runtime_ms, created_at, modified_at, ended_at, stop_requested_at, failure_reason, completed, in_progress, \
          retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
-         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch"
+         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch, request"
     };
 }
 
-/// Inserts a new job; `NameTaken` where its name is used.
-pub async fn insert(tx: &mut Tx<'_>, job: &TuningJob) -> Result<(), StoreError> {
-    let inserted = sql(
-        "inserting a tuning job",
+/// What a list shows: every further column costs its reading in every row of every page.
+macro_rules! listed_columns {
+    () => {
+        "name, status, strategy, max_jobs, max_parallel, max_runtime_ms, created_at, modified_at, ended_at, completed, \
+         in_progress, retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, \
+         objective_failed"
+    };
+}
+
+/// Counts the jobs of an account and region that are not terminal.
+macro_rules! unfinished {
+    ($account:literal, $region:literal) => {
+        concat!(
+            "(SELECT count(*) FROM tuning_jobs WHERE account = ",
+            $account,
+            " AND region = ",
+            $region,
+            " AND status IN ('InProgress', 'Stopping', 'Deleting'))"
+        )
+    };
+}
+
+/// A definition's row, inserted where the count leaves room; `$1` to `$34` are the job's columns.
+macro_rules! insert_definition {
+    () => {
+        concat!(
+            "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) \
+             SELECT $8, $35, $36, $37, $38 WHERE ",
+            unfinished!("$2", "$3"),
+            " < $39"
+        )
+    };
+}
+
+/// The job's row, inserted from the rows that `$rest` says.
+macro_rules! insert_job {
+    ($rest:literal) => {
         concat!(
             "INSERT INTO tuning_jobs (",
             columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34) \
-             ON CONFLICT (account, region, name_key) DO NOTHING"
-        ),
-    )
-    .bind(job.id)
-    .bind(&job.scope.account)
-    .bind(&job.scope.region)
-    .bind(name_key(&job.name))
-    .bind(&job.name)
-    .bind(job.status.as_str())
-    .bind(job.strategy.as_str())
-    .bind(job.definition_id)
-    .bind(job.seed.cast_signed())
-    .bind(job.max_jobs)
-    .bind(job.max_parallel)
-    .bind(job.max_runtime_ms)
-    .bind(job.created_at)
-    .bind(job.modified_at)
-    .bind(job.ended_at)
-    .bind(job.stop_requested_at)
-    .bind(job.failure_reason.as_ref())
-    .bind(job.counters.completed)
-    .bind(job.counters.in_progress)
-    .bind(job.counters.retryable_error)
-    .bind(job.counters.non_retryable_error)
-    .bind(job.counters.stopped)
-    .bind(job.objective.succeeded)
-    .bind(job.objective.pending)
-    .bind(job.objective.failed)
-    .bind(job.best.map(|(id, _)| id))
-    .bind(job.best.map(|(_, value)| value))
-    .bind(job.observed)
-    .bind(job.inserted)
-    .bind(job.not_improving)
-    .bind(job.exhausted)
-    .bind(job.lease_owner)
-    .bind(job.lease_epoch)
-    .bind(&job.request)
-    .execute(tx)
-    .await?;
-    if inserted == 0 { Err(StoreError::NameTaken { name: job.name.clone() }) } else { Ok(()) }
+            ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+             $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34 ",
+            $rest,
+            " ON CONFLICT (account, region, name_key) DO NOTHING"
+        )
+    };
+}
+
+/// Inserts a new job and what it trains in one exchange with the database. `NameTaken` where its name is used, else
+/// `QuotaUsed` where the scope has `quota` jobs that are not over; after either the transaction is to be given up.
+///
+/// On Postgres inserts that are not committed yet are not counted. Where as many as there are lanes would still fit,
+/// each insert holds a lane, so that they commit side by side; nearer the quota one excludes all others until it is
+/// over.
+pub async fn insert(tx: &mut Tx<'_>, job: &TuningJob, definition: &Definition, quota: u32) -> Result<(), StoreError> {
+    let in_lane = !tx.writes_alone() && take_lane(tx, &job.scope, quota).await?;
+    let room = if in_lane { quota.saturating_sub(LANES).saturating_add(1) } else { quota };
+    if insert_both(tx, job, definition, room).await? {
+        return Ok(());
+    }
+    // A name that is taken stays so whatever the quota.
+    if find(tx, &job.scope, &job.name).await?.is_some() {
+        return Err(StoreError::NameTaken { name: job.name.clone() });
+    }
+    if in_lane {
+        // Others were quicker; the next try sees how near the quota is and waits for its turn.
+        return Err(tx.conflict());
+    }
+    let row = sql("counting unfinished tuning jobs", concat!("SELECT ", unfinished!("$1", "$2")))
+        .bind(&job.scope.account)
+        .bind(&job.scope.region)
+        .optional(tx)
+        .await?;
+    Err(StoreError::QuotaUsed { used: row.map_or(Ok(quota), |row| row.reader("tuning_jobs", "count").u32())? })
+}
+
+/// Inserts both rows where fewer than `room` jobs of the scope are not over and the name is free; whether it did.
+async fn insert_both(tx: &mut Tx<'_>, job: &TuningJob, definition: &Definition, room: u32) -> Result<bool, StoreError> {
+    let script = concat!(insert_definition!(), "; ", insert_job!("FROM definitions WHERE id = $8"));
+    let statement =
+        concat!("WITH definition AS (", insert_definition!(), " RETURNING id) ", insert_job!("FROM definition"));
+    let (text, whole) = tx.exchange((script, 2), (statement, 1));
+    let inserted = sql("inserting a tuning job", text)
+        .bind(job.id)
+        .bind(&job.scope.account)
+        .bind(&job.scope.region)
+        .bind(name_key(&job.name))
+        .bind(&job.name)
+        .bind(job.status.as_str())
+        .bind(job.strategy.as_str())
+        .bind(job.definition_id)
+        .bind(job.seed.cast_signed())
+        .bind(job.max_jobs)
+        .bind(job.max_parallel)
+        .bind(job.max_runtime_ms)
+        .bind(job.created_at)
+        .bind(job.modified_at)
+        .bind(job.ended_at)
+        .bind(job.stop_requested_at)
+        .bind(job.failure_reason.as_ref())
+        .bind(job.counters.completed)
+        .bind(job.counters.in_progress)
+        .bind(job.counters.retryable_error)
+        .bind(job.counters.non_retryable_error)
+        .bind(job.counters.stopped)
+        .bind(job.objective.succeeded)
+        .bind(job.objective.pending)
+        .bind(job.objective.failed)
+        .bind(job.best.map(|(id, _)| id))
+        .bind(job.best.map(|(_, value)| value))
+        .bind(job.observed)
+        .bind(job.inserted)
+        .bind(job.not_improving)
+        .bind(job.exhausted)
+        .bind(job.lease_owner)
+        .bind(job.lease_epoch)
+        .bind(&job.request)
+        .bind(definition.tuning_job_name.as_ref())
+        .bind(&definition.document)
+        .bind(&definition.metric_definitions)
+        .bind(definition.objective.as_ref())
+        .bind(room)
+        .execute(tx)
+        .await?;
+    Ok(inserted == whole)
 }
 
 /// The job of a name, ignoring case.
@@ -99,25 +163,24 @@ pub async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<T
     .bind(name_key(name))
     .optional(tx)
     .await?;
-    row.as_ref().map(TuningJob::read).transpose()
+    row.as_ref().map(read_row).transpose()
 }
 
-/// The job of a name, ignoring case, with what it trains, in one statement.
-pub async fn find_with_definition(
-    tx: &mut Tx<'_>,
-    scope: &Scope,
-    name: &str,
-) -> Result<Option<(TuningJob, Definition)>, StoreError> {
-    macro_rules! all {
+/// What Describe shows of the job of a name, ignoring case, in one statement.
+pub async fn describe(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Option<TuningJobDescription>, StoreError> {
+    macro_rules! described {
         () => {
-            concat!(columns!(), ", ", definitions::joined_columns!())
+            concat!(
+                listed_columns!(),
+                ", failure_reason, best_id, not_improving, request, tuning_job_name, document, objective"
+            )
         };
     }
     let row = sql(
         "finding a tuning job",
         concat!(
             "SELECT ",
-            all!(),
+            described!(),
             " FROM tuning_jobs",
             definitions::joined!(),
             " WHERE account = $1 AND region = $2 AND name_key = $3"
@@ -129,8 +192,17 @@ pub async fn find_with_definition(
     .optional(tx)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let mut r = row.reader("tuning_jobs", all!());
-    Ok(Some((read(&mut r)?, definitions::read(&mut r)?)))
+    let mut r = row.reader("tuning_jobs", described!());
+    Ok(Some(TuningJobDescription {
+        summary: read_summary(&mut r)?,
+        failure_reason: r.opt_text()?,
+        best: r.opt_parsed()?,
+        not_improving: r.u32()?,
+        request: r.text()?,
+        tuning_job_name: r.opt_text()?,
+        document: r.text()?,
+        objective: r.opt_text()?,
+    }))
 }
 
 /// The job of an id.
@@ -139,14 +211,14 @@ pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreEr
         .bind(id)
         .optional(tx)
         .await?;
-    row.as_ref().map(TuningJob::read).transpose()
+    row.as_ref().map(read_row).transpose()
 }
 
 /// Locks the row until the end of the transaction and returns it: the first statement of every scheduling transaction.
 pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreError> {
     let text = format!(concat!("SELECT ", columns!(), " FROM tuning_jobs WHERE id = $1{}"), tx.row_lock());
     let row = assembled("locking a tuning job", text, vec![id.into()]).optional(tx).await?;
-    row.as_ref().map(TuningJob::read).transpose()
+    row.as_ref().map(read_row).transpose()
 }
 
 /// Writes every mutable column of a locked job (all but identity, request, seed, limits and lease). `LeaseLost` where
@@ -194,12 +266,12 @@ pub async fn delete(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
     super::definitions::delete_unused(tx, job.definition_id).await
 }
 
-/// A page of a scope's jobs, without their requests.
+/// A page of a scope's jobs.
 pub async fn list(
     tx: &mut Tx<'_>,
     scope: &Scope,
     query: &ListQuery<TuningStatus, SortKey>,
-) -> Result<Page<TuningJob>, StoreError> {
+) -> Result<Page<TuningJobSummary>, StoreError> {
     listing::page(tx, of_scope(scope), query).await
 }
 
@@ -226,36 +298,8 @@ pub async fn unfinished(tx: &mut Tx<'_>) -> Result<Vec<Uuid>, StoreError> {
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
 }
 
-/// Counts the jobs of account `$1` and region `$2` that are not terminal.
-macro_rules! count {
-    () => {
-        "(SELECT count(*) FROM tuning_jobs WHERE account = $1 AND region = $2 \
-          AND status IN ('InProgress', 'Stopping', 'Deleting'))"
-    };
-}
-
 /// Inserts of one account that may be under way at once where its quota is further away than so many.
 const LANES: u32 = 32;
-
-/// How many jobs of an account are not terminal, for a write that inserts one more unless that passes `quota`.
-///
-/// On Postgres inserts that are not committed yet are not counted. Where as many as there are lanes would still fit,
-/// each insert holds a lane, so that they commit side by side; nearer the quota one excludes all others until it is
-/// over.
-pub async fn count_unfinished(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<u32, StoreError> {
-    let in_lane = !tx.writes_alone() && take_lane(tx, scope, quota).await?;
-    let row = sql("counting unfinished tuning jobs", concat!("SELECT ", count!()))
-        .bind(&scope.account)
-        .bind(&scope.region)
-        .optional(tx)
-        .await?;
-    let used = row.map_or(Ok(0), |row| row.reader("tuning_jobs", "count").u32())?;
-    if in_lane && used.saturating_add(LANES) > quota {
-        // Others were quicker; the next try sees how near the quota is and waits for its turn.
-        return Err(tx.conflict());
-    }
-    Ok(used)
-}
 
 /// Takes the account's lock, shared and with a lane where the quota is far (true), else exclusively.
 async fn take_lane(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<bool, StoreError> {
@@ -263,18 +307,18 @@ async fn take_lane(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<bool, S
         "waiting to count unfinished tuning jobs",
         concat!(
             "SELECT CAST(CASE WHEN ",
-            count!(),
-            " + $3 <= $4 THEN \
-                CASE WHEN pg_advisory_xact_lock_shared($5) IS NULL THEN 0 \
-                     WHEN pg_advisory_xact_lock($5 + 1 + pg_backend_pid() % $3) IS NULL THEN 0 ELSE 1 END \
-              ELSE CASE WHEN pg_advisory_xact_lock($5) IS NULL THEN 1 ELSE 0 END END AS BIGINT)"
+            unfinished!("$2", "$3"),
+            " + $4 <= $5 THEN \
+                CASE WHEN pg_advisory_xact_lock_shared($1) IS NULL THEN 0 \
+                     WHEN pg_advisory_xact_lock($1 + 1 + pg_backend_pid() % $4) IS NULL THEN 0 ELSE 1 END \
+              ELSE CASE WHEN pg_advisory_xact_lock($1) IS NULL THEN 1 ELSE 0 END END AS BIGINT)"
         ),
     )
+    .bind(account_lock(scope))
     .bind(&scope.account)
     .bind(&scope.region)
     .bind(LANES)
     .bind(quota)
-    .bind(account_lock(scope))
     .optional(tx)
     .await?;
     row.map_or(Ok(false), |row| row.reader("tuning_jobs", "lane").flag())
@@ -310,6 +354,20 @@ fn account_lock(scope: &Scope) -> i64 {
         << 8
 }
 
+fn training_counters(r: &mut Reader<'_>) -> Result<TrainingCounters, StoreError> {
+    Ok(TrainingCounters {
+        completed: r.u32()?,
+        in_progress: r.u32()?,
+        retryable_error: r.u32()?,
+        non_retryable_error: r.u32()?,
+        stopped: r.u32()?,
+    })
+}
+
+fn objective_counters(r: &mut Reader<'_>) -> Result<ObjectiveCounters, StoreError> {
+    Ok(ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? })
+}
+
 /// Reads a job's columns, the first ones of the row.
 fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
     let id = r.parsed()?;
@@ -331,14 +389,8 @@ fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
         ended_at: r.opt_time()?,
         stop_requested_at: r.opt_time()?,
         failure_reason: r.opt_text()?,
-        counters: TrainingCounters {
-            completed: r.u32()?,
-            in_progress: r.u32()?,
-            retryable_error: r.u32()?,
-            non_retryable_error: r.u32()?,
-            stopped: r.u32()?,
-        },
-        objective: ObjectiveCounters { succeeded: r.u32()?, pending: r.u32()?, failed: r.u32()? },
+        counters: training_counters(r)?,
+        objective: objective_counters(r)?,
         best: r.opt_parsed()?.zip(r.opt_real()?),
         observed: r.u32()?,
         inserted: r.u32()?,
@@ -350,9 +402,30 @@ fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
     })
 }
 
-impl Listed for TuningJob {
+fn read_row(row: &Row) -> Result<TuningJob, StoreError> {
+    read(&mut row.reader("tuning_jobs", columns!()))
+}
+
+/// Reads a summary's columns, the first ones of the row.
+fn read_summary(r: &mut Reader<'_>) -> Result<TuningJobSummary, StoreError> {
+    Ok(TuningJobSummary {
+        name: r.text()?,
+        status: r.parsed()?,
+        strategy: r.parsed()?,
+        max_jobs: r.u32()?,
+        max_parallel: r.u32()?,
+        max_runtime_ms: r.opt_int()?,
+        created_at: r.time()?,
+        modified_at: r.time()?,
+        ended_at: r.opt_time()?,
+        counters: training_counters(r)?,
+        objective: objective_counters(r)?,
+    })
+}
+
+impl Listed for TuningJobSummary {
     fn read(row: &Row) -> Result<Self, StoreError> {
-        read(&mut row.reader("tuning_jobs", columns!()))
+        read_summary(&mut row.reader("tuning_jobs", listed_columns!()))
     }
 
     fn sort_value(&self, sort_by: SortKey) -> SortValue {

@@ -66,6 +66,15 @@ impl<'c> Tx<'c> {
         matches!(self.conn, Conn::Sqlite(_))
     }
 
+    /// Of two ways to run statements in one exchange with the database the driver's own: SQLite takes several
+    /// statements at once, Postgres one, which may have others in its WITH clause.
+    pub(super) fn exchange<T>(&self, sqlite: T, postgres: T) -> T {
+        match self.conn {
+            Conn::Sqlite(_) => sqlite,
+            Conn::Postgres(_) => postgres,
+        }
+    }
+
     /// Gives the transaction up in favour of others; it is tried again from its beginning.
     pub(super) fn conflict(&mut self) -> StoreError {
         self.conflicted = true;

@@ -154,6 +154,8 @@ struct Batch {
     open: bool,
     /// Whether a job in it has succeeded, so that the next one needs a savepoint of its own.
     dirty: bool,
+    /// Whether the savepoint of the last job, which has succeeded, is still open.
+    held: bool,
 }
 
 impl Writer {
@@ -224,8 +226,8 @@ impl Writer {
         };
         batch.ran.push((job, instead));
         match (succeeded, batch.dirty) {
-            (true, true) => self.conn.execute("RELEASE job").await.map(|_| ()),
-            (true, false) => {
+            (true, _) => {
+                batch.held = batch.dirty;
                 batch.dirty = true;
                 Ok(())
             }
@@ -244,7 +246,10 @@ impl Writer {
             self.conn.execute("BEGIN IMMEDIATE").await?;
             batch.open = true;
         } else if batch.dirty {
-            self.conn.execute("SAVEPOINT job").await?;
+            // The one before is over: with this in one exchange with the driver's thread, or with COMMIT in none.
+            let text = if batch.held { "RELEASE job; SAVEPOINT job" } else { "SAVEPOINT job" };
+            batch.held = false;
+            self.conn.execute(text).await?;
         }
         Ok(())
     }

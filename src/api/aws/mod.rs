@@ -1,6 +1,6 @@
 //! AWS JSON 1.1 over `POST /`: what every AWS service served here has in common.
 
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::domain::names::Scope;
 
 pub mod decode;
@@ -27,4 +27,18 @@ pub struct Call<'a> {
     pub raw: &'a str,
     /// Seals and opens `NextToken`s.
     pub tokens: &'a tokens::Tokens,
+}
+
+/// What an operation answers: the text of a JSON document, or nothing.
+#[derive(Debug)]
+pub struct Answer(String);
+
+impl Answer {
+    /// The empty body of an operation without output.
+    pub const NOTHING: Self = Self(String::new());
+
+    /// A document.
+    pub fn document(output: &impl serde::Serialize) -> Result<Self, AppError> {
+        serde_json::to_string(output).map(Self).map_err(|error| AppError::Internal(Box::new(error)))
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::api::aws::error::{AwsError, MEDIA_TYPE};
 use crate::api::aws::model::Model;
-use crate::api::aws::{Call, decode, sagemaker, signature, support, validate};
+use crate::api::aws::{Answer, Call, decode, sagemaker, signature, support, validate};
 use crate::api::{ApiSettings, Edge};
 use crate::domain::names::Scope;
 
@@ -34,7 +34,7 @@ pub(crate) async fn handle(State(edge): State<Edge>, request: Request) -> Respon
     match outcome {
         Ok(output) => {
             tracing::debug!(operation = name, "answered");
-            success(&output)
+            success(output)
         }
         Err(error) => {
             tracing::debug!(operation = name, code = error.code, "refused");
@@ -43,7 +43,7 @@ pub(crate) async fn handle(State(edge): State<Edge>, request: Request) -> Respon
     }
 }
 
-async fn answer(edge: &Edge, headers: &HeaderMap, body: Body, operation: &str) -> Result<Value, AwsError> {
+async fn answer(edge: &Edge, headers: &HeaderMap, body: Body, operation: &str) -> Result<Answer, AwsError> {
     let body = read_body(body, edge.settings.max_body_bytes).await?;
     let scope = scope(&edge.settings, headers)?;
     if !sagemaker::OPERATIONS.contains(&operation) {
@@ -141,9 +141,8 @@ fn remove_nulls(document: &mut Value) {
 }
 
 /// An operation without output answers with an empty body, as the service does.
-fn success(output: &Value) -> Response<Body> {
-    let body = if output.is_null() { Body::empty() } else { Body::from(output.to_string()) };
-    let mut response = Response::new(body);
+fn success(Answer(output): Answer) -> Response<Body> {
+    let mut response = Response::new(Body::from(output));
     response.headers_mut().insert(header::CONTENT_TYPE, MEDIA_TYPE);
     response
 }

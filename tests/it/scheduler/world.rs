@@ -110,7 +110,7 @@ impl World {
     /// Creates a tuning job from `request` through the use case.
     pub async fn create(&self, request: &Value) {
         let raw = request.to_string();
-        tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), request, &raw).await.unwrap();
+        tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), request.clone(), &raw).await.unwrap();
     }
 
     /// Writes nothing, often enough that a failure that was asked for and has not come yet comes now.

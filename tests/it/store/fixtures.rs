@@ -145,10 +145,7 @@ impl TestDb {
         let job = job.clone();
         self.write(move |tx| {
             let job = job.clone();
-            Box::pin(async move {
-                definitions::insert(tx, &definition(job.definition_id)).await?;
-                tuning_jobs::insert(tx, &job).await
-            })
+            Box::pin(async move { tuning_jobs::insert(tx, &job, &definition(job.definition_id), u32::MAX).await })
         })
         .await
         .unwrap();

@@ -4,9 +4,9 @@ use tunesmith::domain::names::Scope;
 use tunesmith::domain::request::Tag;
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
-use tunesmith::store::rows::{ObjectiveCounters, TrainingCounters, TuningJob};
+use tunesmith::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJob, TuningJobDescription};
 use tunesmith::store::{
-    StoreError, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
+    StoreError, Tx, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
 };
 use uuid::Uuid;
 
@@ -93,25 +93,16 @@ async fn an_update_writes_every_mutable_column(db: TestDb) {
 async fn names_are_unique_in_a_scope_in_any_case(db: TestDb) {
     let first = tuning_job("Same");
     db.put(&first).await;
-    let again = TuningJob { definition_id: first.definition_id, ..tuning_job("sAME") };
-    let elsewhere = TuningJob {
-        scope: Scope { region: "eu-west-1".into(), ..scope() },
-        definition_id: first.definition_id,
-        ..tuning_job("same")
-    };
-    // The transaction goes on after a taken name: a caller may choose another one.
-    let taken = db
-        .write(move |tx| {
-            let (again, elsewhere) = (again.clone(), elsewhere.clone());
-            Box::pin(async move {
-                let taken = tuning_jobs::insert(tx, &again).await;
-                tuning_jobs::insert(tx, &elsewhere).await?;
-                Ok(taken)
-            })
-        })
-        .await
-        .unwrap();
-    assert!(matches!(taken, Err(StoreError::NameTaken { name }) if name == "sAME"));
+    let again = tuning_job("sAME");
+    let elsewhere = Scope { region: "eu-west-1".into(), ..scope() };
+    db.put(&TuningJob { scope: elsewhere, ..tuning_job("same") }).await;
+    // A name that is taken is what the user has to know, whatever the quota.
+    for quota in [u32::MAX, 1] {
+        let (again, definition) = (again.clone(), again.definition_id);
+        let taken = db.write(move |tx| Box::pin(insert(tx, again.clone(), quota))).await;
+        assert!(matches!(taken, Err(StoreError::NameTaken { name }) if name == "sAME"));
+        assert_eq!(db.read(move |tx| Box::pin(definitions::get(tx, definition))).await.unwrap(), None);
+    }
 
     let one = training_job(Some(&first), 1, "Child");
     let two = training_job(Some(&first), 2, "cHILD");
@@ -266,6 +257,11 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
     .unwrap();
 }
 
+/// Inserts a job where the quota allows it.
+async fn insert(tx: &mut Tx<'_>, job: TuningJob, quota: u32) -> Result<(), StoreError> {
+    tuning_jobs::insert(tx, &job, &definition(job.definition_id), quota).await
+}
+
 async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
     let mut expected = Vec::new();
     for (n, status) in TuningStatus::ALL.iter().enumerate() {
@@ -277,22 +273,14 @@ async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
         }
     }
     expected.reverse();
+    assert_eq!(db.read(|tx| Box::pin(tuning_jobs::unfinished(tx))).await.unwrap(), expected);
+    let unfinished = u32::try_from(expected.len()).unwrap();
+    let refused = db.write(move |tx| Box::pin(insert(tx, tuning_job("more"), unfinished))).await;
+    assert!(matches!(refused, Err(StoreError::QuotaUsed { used }) if used == unfinished), "{refused:?}");
     let far = Scope { account: "111111111111".into(), ..scope() };
-    let (unfinished, here, there) = db
-        .write(move |tx| {
-            let far = far.clone();
-            Box::pin(async move {
-                Ok((
-                    tuning_jobs::unfinished(tx).await?,
-                    tuning_jobs::count_unfinished(tx, &scope(), 100).await?,
-                    tuning_jobs::count_unfinished(tx, &far, 100).await?,
-                ))
-            })
-        })
-        .await
-        .unwrap();
-    assert_eq!(unfinished, expected);
-    assert_eq!((here as usize, there), (expected.len(), 0));
+    let elsewhere = TuningJob { scope: far, ..tuning_job("more") };
+    db.write(move |tx| Box::pin(insert(tx, elsewhere.clone(), 1))).await.unwrap();
+    db.write(move |tx| Box::pin(insert(tx, tuning_job("more"), unfinished + 1))).await.unwrap();
 }
 
 async fn racing_inserts_stay_within_the_quota(db: TestDb) {
@@ -301,24 +289,13 @@ async fn racing_inserts_stay_within_the_quota(db: TestDb) {
     let mut writes = tokio::task::JoinSet::new();
     for n in 0..70 {
         let (db, job) = (db.db.clone(), tuning_job(&format!("job-{n}")));
-        writes.spawn(async move {
-            db.write(WriteClass::Api, move |tx| {
-                let job = job.clone();
-                Box::pin(async move {
-                    let room = tuning_jobs::count_unfinished(tx, &scope(), QUOTA).await? < QUOTA;
-                    if room {
-                        definitions::insert(tx, &definition(job.definition_id)).await?;
-                        tuning_jobs::insert(tx, &job).await?;
-                    }
-                    Ok::<_, StoreError>(room)
-                })
-            })
-            .await
-            .unwrap()
-        });
+        writes
+            .spawn(async move { db.write(WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await });
     }
-    let inserted = writes.join_all().await.into_iter().filter(|inserted| *inserted).count();
-    assert_eq!(inserted, 45);
+    let (inserted, refused): (Vec<_>, Vec<_>) = writes.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(inserted.len(), 45);
+    let full = |outcome: &Result<(), StoreError>| matches!(outcome, Err(StoreError::QuotaUsed { used: QUOTA }));
+    assert!(refused.iter().all(full), "{refused:?}");
 }
 
 async fn a_job_is_found_with_its_definition(db: TestDb) {
@@ -327,9 +304,20 @@ async fn a_job_is_found_with_its_definition(db: TestDb) {
     let job = training_job(Some(&tuning), 1, "Tune-001");
     db.put_training(std::slice::from_ref(&job)).await;
     let found = |name: &'static str| {
-        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::find_with_definition(tx, &scope(), name).await }))
+        db.db.glance(move |tx| Box::pin(async move { tuning_jobs::describe(tx, &scope(), name).await }))
     };
-    assert_eq!(found("tUNE").await.unwrap(), Some((tuning.clone(), definition(tuning.definition_id))));
+    let Definition { tuning_job_name, document, objective, .. } = definition(tuning.definition_id);
+    let description = TuningJobDescription {
+        summary: tuning.summary(),
+        failure_reason: tuning.failure_reason.clone(),
+        best: tuning.best.map(|(id, _)| id),
+        not_improving: tuning.not_improving,
+        request: tuning.request.clone(),
+        tuning_job_name,
+        document,
+        objective,
+    };
+    assert_eq!(found("tUNE").await.unwrap(), Some(description));
     assert_eq!(found("tune-").await.unwrap(), None);
     let found = |name: &'static str| {
         db.db.glance_for_scheduling(move |tx| {

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use tunesmith::domain::names::{Scope, name_key};
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
-use tunesmith::store::rows::{Cursor, ListQuery, Page, SortKey, SortValue, TrainingJob, TuningJob};
+use tunesmith::store::rows::{Cursor, ListQuery, Page, SortKey, SortValue, TrainingJob, TuningJob, TuningJobSummary};
 use tunesmith::store::{StoreError, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
@@ -32,8 +32,8 @@ struct Seen {
     objective: Option<f64>,
 }
 
-impl From<&TuningJob> for Seen {
-    fn from(job: &TuningJob) -> Self {
+impl From<&TuningJobSummary> for Seen {
+    fn from(job: &TuningJobSummary) -> Self {
         let (created, modified) = (job.created_at, job.modified_at);
         Self { name_key: name_key(&job.name), status: job.status.to_string(), created, modified, objective: None }
     }
@@ -147,7 +147,7 @@ async fn pages_of_tuning_jobs_are_the_whole_list(db: TestDb) {
         let status = TuningStatus::ALL[(n * 5 % 7) as usize];
         let job = TuningJob { status, created_at, modified_at, ..tuning_job(&name(n)) };
         db.put(&job).await;
-        rows.push(Seen::from(&job));
+        rows.push(Seen::from(&job.summary()));
     }
     let far = Scope { region: "eu-west-1".into(), ..scope() };
     db.put(&TuningJob { scope: far, ..tuning_job("ab-1-elsewhere") }).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tunesmith::store::failpoint::Moment;
 use tunesmith::store::rows::{ListQuery, TuningJob};
-use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, definitions, servers, tuning_jobs};
+use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, servers, tuning_jobs};
 use uuid::Uuid;
 
 use super::fixtures::{definition, scope, tuning_job};
@@ -24,8 +24,7 @@ store_suite! { [sqlite, postgres] {
 
 /// Stores a job and its definition.
 async fn insert(tx: &mut Tx<'_>, job: &TuningJob) -> Result<(), StoreError> {
-    definitions::insert(tx, &definition(job.definition_id)).await?;
-    tuning_jobs::insert(tx, job).await
+    tuning_jobs::insert(tx, job, &definition(job.definition_id), u32::MAX).await
 }
 
 async fn count(tx: &mut Tx<'_>) -> Result<usize, StoreError> {

@@ -2,9 +2,7 @@
 //!
 //! Invariant: the operations here are exactly those of `openapi/openapi.json`; a test holds them together.
 
-use serde_json::Value;
-
-use crate::api::aws::Call;
+use crate::api::aws::{Answer, Call};
 use crate::app::AppError;
 
 pub mod operations;
@@ -16,7 +14,7 @@ macro_rules! operations {
         pub const OPERATIONS: &[&str] = &[$($name),+];
 
         /// Runs an operation; none where there is none of that name.
-        pub async fn dispatch(operation: &str, call: Call<'_>) -> Option<Result<Value, AppError>> {
+        pub async fn dispatch(operation: &str, call: Call<'_>) -> Option<Result<Answer, AppError>> {
             match operation {
                 $($name => Some(operations::$module::handle(call).await),)+
                 _ => None,

@@ -1,12 +1,12 @@
 //! `CreateHyperParameterTuningJob`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::api::aws::Call;
+use crate::api::aws::{Answer, Call};
 use crate::app::{AppError, tuning_jobs};
 
 /// Answers one call.
-pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
-    let arn = tuning_jobs::create(call.app, call.scope, &call.input, call.raw).await?;
-    Ok(json!({ "HyperParameterTuningJobArn": arn }))
+pub async fn handle(call: Call<'_>) -> Result<Answer, AppError> {
+    let arn = tuning_jobs::create(call.app, call.scope, call.input, call.raw).await?;
+    Answer::document(&json!({ "HyperParameterTuningJobArn": arn }))
 }

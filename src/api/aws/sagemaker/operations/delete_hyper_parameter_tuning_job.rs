@@ -1,14 +1,12 @@
 //! `DeleteHyperParameterTuningJob`.
 
-use serde_json::Value;
-
-use crate::api::aws::Call;
 use crate::api::aws::sagemaker::operations::name;
+use crate::api::aws::{Answer, Call};
 use crate::app::{AppError, tuning_jobs};
 
 /// Answers one call.
-pub async fn handle(call: Call<'_>) -> Result<Value, AppError> {
+pub async fn handle(call: Call<'_>) -> Result<Answer, AppError> {
     let name = name(&call.input, "HyperParameterTuningJobName");
     tuning_jobs::delete(call.app, &call.scope, &name).await?;
-    Ok(Value::Null)
+    Ok(Answer::NOTHING)
 }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::api::aws::Call;
 use crate::api::aws::tokens::Tokens;
+use crate::api::aws::{Answer, Call};
 use crate::app::{AppError, Cursor, ListQuery, Page, SortKey};
 use crate::domain::names::Scope;
 use crate::domain::time::Timestamp;
@@ -67,12 +68,32 @@ impl<'a, S: serde::de::DeserializeOwned> List<'a, S> {
     }
 
     /// The response: the rendered items under `member`, and the token of the next page.
-    pub fn respond(&self, member: &str, items: &[Value], next: Option<&Cursor>) -> Value {
-        let mut response = json!({ member: items });
-        if let Some(cursor) = next {
-            response["NextToken"] = json!(self.tokens.seal(self.operation, &self.scope, &self.filters, cursor));
+    pub fn respond<T: Serialize>(
+        &self,
+        member: &'static str,
+        items: &[T],
+        next: Option<&Cursor>,
+    ) -> Result<Answer, AppError> {
+        let token = next.map(|cursor| self.tokens.seal(self.operation, &self.scope, &self.filters, cursor));
+        Answer::document(&Response { member, items, token })
+    }
+}
+
+/// A page as clients see it.
+struct Response<'a, T> {
+    member: &'static str,
+    items: &'a [T],
+    token: Option<String>,
+}
+
+impl<T: Serialize> Serialize for Response<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry(self.member, self.items)?;
+        if let Some(token) = &self.token {
+            members.serialize_entry("NextToken", token)?;
         }
-        response
+        members.end()
     }
 }
 
@@ -82,7 +103,7 @@ pub fn read<T: serde::de::DeserializeOwned>(input: &Value) -> Result<T, AppError
 }
 
 /// Renders each row of a page.
-pub fn rows<T>(page: &Page<T>, render: impl Fn(&T) -> Value) -> Vec<Value> {
+pub fn rows<'p, T, R>(page: &'p Page<T>, render: impl Fn(&'p T) -> R) -> Vec<R> {
     page.items.iter().map(render).collect()
 }
 

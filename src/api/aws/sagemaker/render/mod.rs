@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::time::Timestamp;
 
-pub mod definition;
 pub mod lists;
 pub mod training_job;
 pub mod tuning_job;
@@ -43,27 +42,5 @@ impl Document {
     #[must_use]
     pub fn into_value(self) -> Value {
         Value::Object(self.0)
-    }
-}
-
-/// Sets a member of an object that has none of that name, or a null there; does nothing to other values.
-fn default(object: &mut Value, name: &str, value: impl Into<Value>) {
-    if let Value::Object(members) = object {
-        let member = members.entry(name).or_insert(Value::Null);
-        if member.is_null() {
-            *member = value.into();
-        }
-    }
-}
-
-/// Removes null members, at any depth: to the service they are absent ones.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
     }
 }

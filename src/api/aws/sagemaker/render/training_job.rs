@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::aws::sagemaker::render::{Document, definition, time};
-use crate::app::TrainingJob;
+use crate::api::aws::sagemaker::render::{Document, time};
 use crate::app::training_jobs::TrainingJobView;
+use crate::app::{AppError, TrainingJob};
 
 /// `DescribeTrainingJobResponse`.
-#[must_use]
-pub fn describe(view: &TrainingJobView) -> Value {
+pub fn describe(view: &TrainingJobView) -> Result<Value, AppError> {
     let job = &view.job;
-    let mut document = definition::complete(&view.definition);
+    let mut document: Value =
+        serde_json::from_str(view.definition.document.get()).map_err(|error| AppError::Internal(Box::new(error)))?;
     let mut take = |name: &str| document.as_object_mut().and_then(|members| members.shift_remove(name));
     let mut hyperparameters = match take("StaticHyperParameters") {
         Some(Value::Object(members)) => members,
@@ -51,7 +51,7 @@ pub fn describe(view: &TrainingJobView) -> Value {
     ] {
         response = response.with_some(echoed, take(echoed));
     }
-    response.into_value()
+    Ok(response.into_value())
 }
 
 /// `TrainingJobSummary`, as `ListTrainingJobs` shows it.
@@ -72,7 +72,7 @@ pub fn summary(view: &TrainingJobView) -> Value {
         json!({"Type": objective.direction.as_str(), "MetricName": objective.metric_name, "Value": value})
     });
     heading(job)
-        .with_some("TrainingJobDefinitionName", definition.document.get("DefinitionName").cloned())
+        .with_some("TrainingJobDefinitionName", definition.definition_name.as_deref())
         .with_some("TuningJobName", definition.tuning_job_name.as_deref())
         .with_some("TrainingStartTime", job.started_at.map(time))
         .with("TunedHyperParameters", json!(job.tuned))
