@@ -10,7 +10,10 @@
 
 use crate::domain::space::{Range, Space, Value};
 use crate::search::rng::Stream;
-use crate::search::scale;
+use crate::search::{normal, scale};
+
+/// Coordinates that a move to a near point changes, on average.
+const MOVED: f64 = 3.0;
 
 /// The coordinates of a space.
 #[derive(Debug)]
@@ -133,6 +136,27 @@ impl<'a> Features<'a> {
         self.at_units((0_u32..).take(self.len()).map(unit))
     }
 
+    /// A point near another, `MOVED` coordinates changed on average: numbers by a normal step of deviation `reach`, but at
+    /// least to the next whole number, categories to any.
+    pub(super) fn near(&self, x: &[f64], reach: f64, stream: &mut Stream) -> Vec<f64> {
+        let d = x.len();
+        let always = stream.below(d as u64);
+        let mut moved = x.to_vec();
+        for (j, kind) in self.kinds.iter().enumerate() {
+            let drawn = stream.unit() < MOVED / d as f64;
+            if !drawn && j as u64 != always {
+                continue;
+            }
+            moved[j] = match *kind {
+                Kind::Category(n) => stream.below(n as u64) as f64,
+                Kind::Whole(n) => reflect(x[j] + normal::draw(stream) * reach.max(1.0 / n as f64)),
+                Kind::Real => reflect(x[j] + normal::draw(stream) * reach),
+            };
+        }
+        self.snap(&mut moved);
+        moved
+    }
+
     /// How far apart two points are in the coordinate that differs most; other categories are at 1.
     pub(super) fn distance(&self, a: &[f64], b: &[f64]) -> f64 {
         let apart = |((kind, a), b): ((&Kind, &f64), &f64)| {
@@ -140,6 +164,12 @@ impl<'a> Features<'a> {
         };
         self.kinds.iter().zip(a).zip(b).map(apart).fold(0.0, f64::max)
     }
+}
+
+/// What leaves the unit interval comes back from its end.
+fn reflect(u: f64) -> f64 {
+    let u = u.abs();
+    if u > 1.0 { (2.0 - u).max(0.0) } else { u }
 }
 
 fn value(range: &Range, kind: Kind, x: f64) -> Value {

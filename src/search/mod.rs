@@ -4,10 +4,14 @@
 //! seeded from (seed, definition, ordinal), and `suggest(n)` equals n calls of one with the earlier ones pending. So
 //! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
 
+mod anneal;
 mod bayesian;
+#[cfg(test)]
+mod convergence;
 mod each;
 mod early_stopping;
 mod features;
+mod forest;
 mod grid;
 mod hyperband;
 pub mod lattice;
@@ -15,9 +19,12 @@ mod normal;
 mod random;
 pub mod rng;
 pub mod scale;
+mod smac;
 #[cfg(test)]
 mod suite;
 mod taken;
+mod targets;
+mod tpe;
 
 use crate::domain::space::{Space, Value};
 use crate::domain::status::{Direction, Strategy, WarmStart};
@@ -122,13 +129,16 @@ pub struct Unsupported(pub Strategy);
 ///
 /// `study.trials` has every trial before them, pending ones too; its order does not matter.
 pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions, Unsupported> {
-    match study.strategy {
-        Strategy::Random => Ok(random::suggest(study, first_ordinal, n)),
-        Strategy::Grid => grid::suggest(study, first_ordinal, n),
-        Strategy::Bayesian => Ok(bayesian::suggest(study, first_ordinal, n)),
-        Strategy::Hyperband => Ok(hyperband::suggest(study, first_ordinal, n)),
-        _ => Err(Unsupported(study.strategy)),
-    }
+    let suggest = match study.strategy {
+        Strategy::Bayesian => bayesian::suggest,
+        Strategy::Random => random::suggest,
+        Strategy::Hyperband => hyperband::suggest,
+        Strategy::Grid => return grid::suggest(study, first_ordinal, n),
+        Strategy::TPE => tpe::suggest,
+        Strategy::SMAC => smac::suggest,
+        Strategy::Anneal => anneal::suggest,
+    };
+    Ok(suggest(study, first_ordinal, n))
 }
 
 /// Whether a pending trial is worth its next epoch; asked after each report on it.

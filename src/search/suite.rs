@@ -238,7 +238,10 @@ macro_rules! strategy_suite {
 }
 
 strategy_suite! {
+    anneal: Anneal,
     bayesian: Bayesian,
+    smac: SMAC,
+    tpe: TPE,
     random: Random,
     grid: Grid,
     hyperband: Hyperband,

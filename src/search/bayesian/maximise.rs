@@ -18,7 +18,6 @@ use crate::search::bayesian::gp::Prediction;
 use crate::search::bayesian::minimise::{Steps, minimise};
 use crate::search::bayesian::surrogate::Surrogate;
 use crate::search::features::{Features, Kind};
-use crate::search::normal;
 use crate::search::rng::Stream;
 
 /// Candidates from all over the space.
@@ -27,8 +26,6 @@ const EVERYWHERE: u32 = 512;
 const AROUND: usize = 40;
 /// Deviations of the moves that make them, in turn.
 const REACH: [f64; 4] = [0.2, 0.1, 0.05, 0.02];
-/// How many coordinates such a move changes, on average.
-const MOVED: f64 = 3.0;
 /// Candidates that are moved on, and how far apart they are at least.
 const CLIMBERS: usize = 3;
 const APART: f64 = 0.1;
@@ -61,7 +58,7 @@ impl Surface<'_> {
         let mut candidates = self.features.sobol(EVERYWHERE, stream);
         for x in best {
             for reach in REACH.iter().cycle().take(AROUND) {
-                candidates.push(self.near(x, *reach, stream));
+                candidates.push(self.features.near(x, *reach, stream));
             }
         }
         let mut judged = self.judge(candidates);
@@ -159,30 +156,4 @@ impl Surface<'_> {
         });
         self.judge(vec![with(&z)])
     }
-
-    /// A point near another: numbers move by a normal step, categories are drawn anew.
-    fn near(&self, x: &[f64], reach: f64, stream: &mut Stream) -> Vec<f64> {
-        let d = x.len();
-        let always = stream.below(d as u64);
-        let mut moved = x.to_vec();
-        for (j, kind) in self.features.kinds.iter().enumerate() {
-            let drawn = stream.unit() < MOVED / d as f64;
-            if !drawn && j as u64 != always {
-                continue;
-            }
-            moved[j] = match *kind {
-                Kind::Category(n) => stream.below(n as u64) as f64,
-                Kind::Whole(n) => reflect(x[j] + normal::draw(stream) * reach.max(1.0 / n as f64)),
-                Kind::Real => reflect(x[j] + normal::draw(stream) * reach),
-            };
-        }
-        self.features.snap(&mut moved);
-        moved
-    }
-}
-
-/// What leaves the unit interval comes back from its end.
-fn reflect(u: f64) -> f64 {
-    let u = u.abs();
-    if u > 1.0 { (2.0 - u).max(0.0) } else { u }
 }

@@ -21,19 +21,18 @@ mod maximise;
 mod minimise;
 mod model;
 mod surrogate;
-mod targets;
 
 use crate::domain::status::WarmStart;
 use crate::search::each::suggest_each;
 use crate::search::features::Features;
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
+use crate::search::targets::targets;
 use crate::search::{Study, Suggestions, TrialState};
 use gp::Gp;
 use maximise::Surface;
 use model::{LEAST, Model};
 use surrogate::Surrogate;
-use targets::targets;
 
 /// Results that a model is conditioned on at most, and those of each parent that is another study.
 const MOST: usize = 500;

@@ -6,7 +6,6 @@
 //! `rungs` decides who goes on, `standing` compares trials that went differently far, `proposal` makes new ones from
 //! that by way of a `forest`. Draws, and what is left of a small space, are those of random search.
 
-mod forest;
 mod proposal;
 mod rungs;
 mod standing;

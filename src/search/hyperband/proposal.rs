@@ -22,7 +22,7 @@ use std::f64::consts::PI;
 use crate::domain::space::Value;
 use crate::search::Study;
 use crate::search::features::{Features, Kind};
-use crate::search::hyperband::forest::{Forest, Row};
+use crate::search::forest::{Forest, Row};
 use crate::search::hyperband::standing::standings;
 use crate::search::normal;
 use crate::search::rng::Stream;

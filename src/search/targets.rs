@@ -1,4 +1,4 @@
-//! Objective values as targets that a Gaussian process can fit.
+//! Objective values as targets that models can fit.
 //!
 //! | symbol | meaning                                                      |
 //! |--------|--------------------------------------------------------------|
