@@ -118,6 +118,16 @@ impl Direction {
             Self::Minimize => a < b,
         }
     }
+
+    /// The value as a loss, the smaller the better; one that is not finite is worse than all that are.
+    #[must_use]
+    pub fn loss(self, value: f64) -> f64 {
+        match self {
+            _ if !value.is_finite() => f64::INFINITY,
+            Self::Maximize => -value,
+            Self::Minimize => value,
+        }
+    }
 }
 
 /// One entry of `SecondaryStatusTransitions`.

@@ -7,7 +7,9 @@
 mod bayesian;
 mod each;
 mod features;
+mod early_stopping;
 mod grid;
+mod hyperband;
 pub mod lattice;
 mod normal;
 mod random;
@@ -113,6 +115,7 @@ pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions,
         Strategy::Random => Ok(random::suggest(study, first_ordinal, n)),
         Strategy::Grid => grid::suggest(study, first_ordinal, n),
         Strategy::Bayesian => Ok(bayesian::suggest(study, first_ordinal, n)),
+        Strategy::Hyperband => Ok(hyperband::suggest(study, first_ordinal, n)),
         _ => Err(Unsupported(study.strategy)),
     }
 }
@@ -122,6 +125,10 @@ pub fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Result<Suggestions,
 /// `study.trials` has every trial with its curve so far. A trial that the study does not know goes on.
 #[must_use]
 pub fn verdict(study: &Study, ordinal: u32) -> Verdict {
-    let _ = (study, ordinal);
-    Verdict::Continue
+    let Some(trial) = study.trials.iter().find(|trial| trial.ordinal == ordinal) else { return Verdict::Continue };
+    match study.strategy {
+        Strategy::Hyperband => hyperband::verdict(study, trial),
+        _ if study.early_stopping => early_stopping::verdict(study, trial),
+        _ => Verdict::Continue,
+    }
 }

@@ -232,4 +232,5 @@ macro_rules! strategy_suite {
 strategy_suite! {
     random: Random,
     grid: Grid,
+    hyperband: Hyperband,
 }
