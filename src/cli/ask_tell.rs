@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::domain::request::ParameterRanges;
 use crate::domain::space::Space;
-use crate::domain::status::{Direction, Strategy};
+use crate::domain::status::{Direction, EarlyStopping, Strategy};
 use crate::search::{Resource, Study, Trial, TrialState, Verdict, suggest, verdict};
 
 /// The longest line that is read; a longer one is no request of this protocol.
@@ -35,8 +35,7 @@ struct Create {
     max_trials: u32,
     objective: Objective,
     ranges: ParameterRanges,
-    #[serde(default)]
-    early_stopping: EarlyStopping,
+    early_stopping: Option<EarlyStopping>,
     resource: Option<Limits>,
 }
 
@@ -44,13 +43,6 @@ struct Create {
 struct Objective {
     #[serde(rename = "Type")]
     direction: Direction,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
-enum EarlyStopping {
-    #[default]
-    Off,
-    Auto,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +104,7 @@ fn begin(create: Create) -> Result<Study, String> {
         trials: Vec::new(),
         parents: Vec::new(),
         resource: create.resource.map(|r| Resource { min: r.min_resource, max: r.max_resource }),
-        early_stopping: create.early_stopping == EarlyStopping::Auto,
+        early_stopping: create.early_stopping == Some(EarlyStopping::Auto),
     })
 }
 

@@ -6,8 +6,8 @@
 
 mod bayesian;
 mod each;
-mod features;
 mod early_stopping;
+mod features;
 mod grid;
 mod hyperband;
 pub mod lattice;

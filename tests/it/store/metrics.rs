@@ -18,8 +18,9 @@ store_suite! { [sqlite, postgres] {
     an_attempt_that_is_gone_takes_no_points,
 } }
 
+/// The match at an offset of a log that has one every ten bytes.
 fn point(offset: u64, definition: u32, value: f64) -> MetricPoint {
-    MetricPoint { offset, definition, time: Timestamp(i64::try_from(offset).unwrap() + 1), value }
+    MetricPoint { offset, nth: offset / 10, definition, time: Timestamp(i64::try_from(offset).unwrap() + 1), value }
 }
 
 impl TestDb {
@@ -77,7 +78,11 @@ async fn a_series_goes_on_across_attempts(db: TestDb) {
     .unwrap();
     db.append(first, &[point(50, 0, 1.0)], 60).await;
     db.append(second, &[point(0, 0, 2.0), point(40, 0, 3.0)], 60).await;
-    assert_eq!(db.curve(job.id, 0).await, [point(50, 0, 1.0), point(0, 0, 2.0), point(40, 0, 3.0)]);
+    let curve = db.curve(job.id, 0).await;
+    assert_eq!(curve.iter().map(|p| (p.offset, p.value)).collect::<Vec<_>>(), [(50, 1.0), (0, 2.0), (40, 3.0)]);
+    // The first attempt had six matches, of which only the last was a number, the second five.
+    assert_eq!(curve.iter().map(|p| p.nth).collect::<Vec<_>>(), [5, 6, 10]);
+    assert_eq!(db.read(move |tx| Box::pin(metrics::base(tx, second, 0))).await.unwrap(), 6);
 }
 
 async fn long_series_are_thinned_evenly(db: TestDb) {
@@ -116,7 +121,8 @@ async fn long_series_are_thinned_evenly(db: TestDb) {
 async fn one_append_of_very_many_points_stores_few(db: TestDb) {
     let (job, id) = db.put_attempt("job").await;
     let total = 200_000_u64;
-    let mut all: Vec<MetricPoint> = (0..total).map(|n| point(n, 0, (n as f64 / 1000.0).sin())).collect();
+    let mut all: Vec<MetricPoint> =
+        (0..total).map(|n| MetricPoint { nth: n, ..point(n, 0, (n as f64 / 1000.0).sin()) }).collect();
     all[177_777].value = 5.0;
     db.append(id, &all, total).await;
     let curve = db.curve(job.id, 0).await;
