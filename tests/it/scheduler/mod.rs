@@ -1,4 +1,15 @@
 //! Schedules, on both databases, with a simulated executor and a manual clock: what is started, when, and how it ends.
 
+macro_rules! on_both_databases {
+    ($($test:ident),+ $(,)?) => {
+        mod sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(crate::support::database::Engine::Sqlite).await; })+ }
+        mod postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(crate::support::database::Engine::Postgres).await; })+ }
+    };
+}
+use on_both_databases;
+
+mod early_stopping;
 mod schedules;
 mod world;

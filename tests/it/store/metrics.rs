@@ -15,6 +15,7 @@ store_suite! { [sqlite, postgres] {
     a_series_goes_on_across_attempts,
     long_series_are_thinned_evenly,
     one_append_of_very_many_points_stores_few,
+    a_tuning_job_has_the_curves_of_its_training_jobs,
     an_attempt_that_is_gone_takes_no_points,
 } }
 
@@ -129,6 +130,28 @@ async fn one_append_of_very_many_points_stores_few(db: TestDb) {
     assert!((4_000..=10_000).contains(&curve.len()), "{} points", curve.len());
     assert!(curve.contains(&all[177_777]));
     assert_eq!(curve.last(), all.last());
+}
+
+async fn a_tuning_job_has_the_curves_of_its_training_jobs(db: TestDb) {
+    let tuning = super::fixtures::tuning_job("tuning");
+    db.put(&tuning).await;
+    let jobs =
+        [1, 2, 3].map(|ordinal| super::fixtures::training_job(Some(&tuning), ordinal, &format!("job-{ordinal}")));
+    db.put_training(&jobs).await;
+    for job in &jobs {
+        let first = attempt(job, 1);
+        db.write(move |tx| {
+            let first = first.clone();
+            Box::pin(async move { attempts::insert(tx, &first).await })
+        })
+        .await
+        .unwrap();
+    }
+    let of = |job: usize| AttemptId { training_job: jobs[job].id, number: 1 };
+    db.append(of(0), &[point(0, 0, 2.0), point(0, 1, 7.0), point(30, 0, 1.0)], 40).await;
+    db.append(of(1), &[point(10, 0, 3.0)], 20).await;
+    let curves = db.read(move |tx| Box::pin(metrics::curves(tx, tuning.id, 0))).await.unwrap();
+    assert_eq!(curves, [(jobs[0].id, vec![(0, 2.0), (3, 1.0)]), (jobs[1].id, vec![(1, 3.0)])].into());
 }
 
 async fn an_attempt_that_is_gone_takes_no_points(db: TestDb) {
