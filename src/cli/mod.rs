@@ -128,7 +128,7 @@ fn check(loaded: &Loaded) -> anyhow::Result<()> {
     for (line, source) in loaded.lines() {
         println!("{line}  # {source}");
     }
-    server::check(&loaded.settings, loaded.file.as_deref())
+    server::check(&loaded.settings, loaded.file.as_deref(), nix::unistd::Uid::effective().as_raw())
 }
 
 async fn migrate(loaded: &Loaded) -> anyhow::Result<()> {

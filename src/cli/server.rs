@@ -23,10 +23,10 @@ use crate::domain::request::MetricDefinition;
 use crate::domain::s3::Location;
 use crate::executor::Executor;
 use crate::executor::images::{Image, Images, resolve_command};
-use crate::executor::process::{Isolation, ProcessExecutor, ProcessSettings, RunAs};
+use crate::executor::process::{Isolation, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
 use crate::metrics::Scraper;
 use crate::objects::Objects;
-use crate::scheduler::{Scheduler, SchedulerParts};
+use crate::scheduler::{Scheduler, SchedulerParts, UPLOAD_PATIENCE};
 use crate::store::{Db, StoreError, WriteClass, servers};
 use crate::telemetry;
 
@@ -58,7 +58,7 @@ impl Server {
     /// Opens everything and starts to serve. The configuration file is hidden from training programs, which run in its
     /// folder.
     pub(super) async fn start(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<Self> {
-        check(settings, config_file)?;
+        check(settings, config_file, nix::unistd::Uid::effective().as_raw())?;
         make_data_dir(&settings.data_dir)?;
         let data_dir_lock = lock_data_dir(&settings.data_dir, LOCK_PATIENCE).await?;
         // The socket next: a port that is taken is the likeliest mistake, and costs nothing to find out.
@@ -69,7 +69,9 @@ impl Server {
         bind_database(&settings.data_dir, &shared_secret(&db, "database_id").await?)?;
         let images = Arc::new(images(settings)?);
         let mapped = settings.s3.iter().map(|mapping| (mapping.uri.clone(), mapping.path.clone())).collect();
-        let objects = Arc::new(Objects::new(settings.data_dir.join("s3"), mapped)?);
+        let objects = Objects::new(settings.data_dir.join("s3"), mapped)?;
+        let artifacts = settings.artifacts;
+        let objects = Arc::new(objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files));
         let (executor, warnings) = open_executor(settings, config_file, &images)?;
         // What was gathered for attempts is in use for as long as there are any.
         if executor.list().await?.is_empty()
@@ -104,6 +106,7 @@ impl Server {
             executor: Arc::clone(&executor),
             wake,
             max_running: settings.max_running,
+            upload_patience: UPLOAD_PATIENCE,
         });
         let draining = CancellationToken::new();
         let requests = tokio::spawn(api::serve(listener, router, draining.clone().cancelled_owned()));
@@ -159,8 +162,8 @@ impl Server {
     }
 }
 
-/// What can be said against settings without opening anything.
-pub(super) fn check(settings: &Settings, config_file: Option<&Path>) -> anyhow::Result<()> {
+/// What can be said against settings without opening anything, where the server's user is `uid`.
+pub(super) fn check(settings: &Settings, config_file: Option<&Path>, uid: u32) -> anyhow::Result<()> {
     if !settings.listen.ip().is_loopback() {
         bail!(
             "listen is {}, which other machines can reach; this API starts programs and does not check signatures yet, \
@@ -172,6 +175,7 @@ pub(super) fn check(settings: &Settings, config_file: Option<&Path>) -> anyhow::
     telemetry::check(&settings.log)?;
     let images = images(settings)?;
     let process = process_settings(settings, config_file, &images)?;
+    process.check_user(uid)?;
     for image in images.iter() {
         resolve_command(image, &process.working_dir, &process.search_path)?;
         Scraper::new(&image.metric_definitions).with_context(|| format!("the image {} can't be used", image.name))?;
@@ -272,6 +276,19 @@ fn open_executor(
              the SM_* variables instead of /opt/ml"
         ));
     }
+    match executor.process_limit() {
+        ProcessLimit::Each(limit) => tracing::info!("a training job may have {limit} processes and threads"),
+        ProcessLimit::Together(limit) => {
+            tracing::info!(
+                "training jobs may have {limit} processes and threads together, as user {:?}",
+                settings.process.run_as
+            );
+        }
+        ProcessLimit::Unlimited { why: Some(why) } => {
+            warnings.push(format!("the processes of training jobs are not limited: {why}"));
+        }
+        ProcessLimit::Unlimited { why: None } => {}
+    }
     Ok((Arc::new(executor), warnings))
 }
 
@@ -296,6 +313,9 @@ fn process_settings(
     process.allow_root = settings.process.allow_root;
     process.run_as = run_as(&settings.process.run_as)?;
     process.max_log_bytes = settings.process.log_cap_mib << 20;
+    process.max_processes = Some(settings.process.max_processes).filter(|processes| *processes > 0);
+    process.max_running = settings.max_running;
+    process.max_disk_bytes = Some(settings.process.max_disk_gib << 30).filter(|bytes| *bytes > 0);
     Ok(process)
 }
 
@@ -377,13 +397,36 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Loaded};
 
+    /// An ordinary user.
+    const USER: u32 = 1000;
+
+    #[test]
+    fn who_programs_would_run_as_is_found_by_the_check() {
+        let refused = |run_as: &str, allow_root, uid| {
+            let mut settings = Settings::default();
+            (settings.process.run_as, settings.process.allow_root) = (run_as.to_owned(), allow_root);
+            check(&settings, None, uid).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused("", false, USER), None);
+        assert_eq!(refused("", true, 0), None);
+        assert_eq!(refused("nobody", false, 0), None);
+        for (run_as, uid, why) in [
+            ("", 0, "`allow_root = true`"),
+            ("root", 0, "`allow_root = true`"),
+            ("root", USER, "only root can start programs as another user"),
+        ] {
+            let refused = refused(run_as, false, uid).unwrap_or_default();
+            assert!(refused.contains(why), "run_as = {run_as:?} as user {uid}: {refused}");
+        }
+    }
+
     #[test]
     fn only_loopback_addresses_are_served() {
         for (listen, served) in
             [("127.0.0.1:0", true), ("127.8.9.1:80", true), ("[::1]:0", true), ("0.0.0.0:1", false), ("[::]:1", false)]
         {
             let settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
-            assert_eq!(check(&settings, None).is_ok(), served, "{listen}");
+            assert_eq!(check(&settings, None, USER).is_ok(), served, "{listen}");
         }
     }
 
@@ -415,7 +458,7 @@ mod tests {
             ("[log]\nlevel = \"a=b=c\"\n".to_owned(), Some("log.level is a=b=c")),
         ] {
             let loaded = loaded(&text);
-            let found = check(&loaded.settings, loaded.file.as_deref()).map_err(|error| format!("{error:#}"));
+            let found = check(&loaded.settings, loaded.file.as_deref(), USER).map_err(|error| format!("{error:#}"));
             match why {
                 None => assert_eq!(found, Ok(()), "{text}"),
                 Some(why) => assert!(found.as_ref().is_err_and(|error| error.contains(why)), "{text}: {found:?}"),

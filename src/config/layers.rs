@@ -13,6 +13,8 @@ use toml::{Table, Value};
 use super::{DatabaseUrl, Settings};
 
 const PREFIX: &str = "TUNESMITH_";
+/// A larger number of GiB is no number of bytes.
+const MAX_GIB: u64 = u64::MAX >> 30;
 const CONFIG_VARIABLE: &str = "TUNESMITH_CONFIG";
 
 /// Why settings cannot be used. The text names what to change.
@@ -188,6 +190,19 @@ impl Loaded {
         }
         if settings.process.log_cap_mib == 0 {
             return Err(invalid("process.log_cap_mib", "at least 1 MiB of log has to be kept"));
+        }
+        if settings.artifacts.max_gib == 0 {
+            return Err(invalid("artifacts.max_gib", "at least 1 GiB has to be taken"));
+        }
+        if settings.artifacts.max_files == 0 {
+            return Err(invalid("artifacts.max_files", "at least one file has to be taken"));
+        }
+        if let Some((key, _)) =
+            [("artifacts.max_gib", settings.artifacts.max_gib), ("process.max_disk_gib", settings.process.max_disk_gib)]
+                .into_iter()
+                .find(|(_, gib)| *gib > MAX_GIB)
+        {
+            return Err(invalid(key, &format!("no disk is larger than {MAX_GIB} GiB")));
         }
         if let Some(image) = settings.images.iter().find(|image| image.command.is_empty()) {
             return Err(invalid("images", &format!("the image {} has an empty command", image.name)));
@@ -372,6 +387,23 @@ mod tests {
         assert_eq!(loaded.source("listen"), Source::Flag("--listen"));
         assert_eq!(loaded.source("account"), Source::File(flags.config.unwrap()));
         assert_eq!(loaded.source("log.level"), Source::Default);
+    }
+
+    #[test]
+    fn limits_that_cannot_be_are_refused_by_key() {
+        for (text, key) in [
+            ("[artifacts]\nmax_gib = 0", "artifacts.max_gib"),
+            ("[artifacts]\nmax_files = 0", "artifacts.max_files"),
+            ("[artifacts]\nmax_gib = 20000000000", "artifacts.max_gib"),
+            ("[process]\nmax_disk_gib = 20000000000", "process.max_disk_gib"),
+            ("[process]\nlog_cap_mib = 0", "process.log_cap_mib"),
+        ] {
+            let (_folder, flags) = with_file(text);
+            let refused = Loaded::load(&flags, &Environment::default()).unwrap_err().to_string();
+            assert!(refused.starts_with(key), "{text}: {refused}");
+        }
+        let (_folder, flags) = with_file("[process]\nmax_disk_gib = 0\nmax_processes = 0");
+        Loaded::load(&flags, &Environment::default()).unwrap();
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Settings {
     pub drain_timeout_seconds: u64,
     /// Limits of one account.
     pub quotas: Quotas,
+    /// What training jobs may leave.
+    pub artifacts: Artifacts,
     /// Training programs as processes of this machine.
     pub process: Process,
     /// The server's own log.
@@ -57,6 +59,16 @@ pub struct Quotas {
     pub concurrent_tuning_jobs: u32,
 }
 
+/// `[artifacts]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Artifacts {
+    /// The size of one, before it is packed, GiB.
+    pub max_gib: u64,
+    /// Files, folders and links of one.
+    pub max_files: u64,
+}
+
 /// `[process]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -67,6 +79,10 @@ pub struct Process {
     pub allow_root: bool,
     /// Log kept of one attempt, MiB.
     pub log_cap_mib: u64,
+    /// Disk that one attempt may take, GiB; 0 for what its request asks for.
+    pub max_disk_gib: u64,
+    /// Processes and threads of one attempt; 0 for no limit.
+    pub max_processes: u64,
 }
 
 /// `[log]`.
@@ -136,6 +152,7 @@ impl Default for Settings {
             drain_grace_seconds: 0,
             drain_timeout_seconds: 30,
             quotas: Quotas::default(),
+            artifacts: Artifacts::default(),
             process: Process::default(),
             log: Log::default(),
             images: Vec::new(),
@@ -150,9 +167,15 @@ impl Default for Quotas {
     }
 }
 
+impl Default for Artifacts {
+    fn default() -> Self {
+        Self { max_gib: 50, max_files: 1_000_000 }
+    }
+}
+
 impl Default for Process {
     fn default() -> Self {
-        Self { run_as: String::new(), allow_root: false, log_cap_mib: 1024 }
+        Self { run_as: String::new(), allow_root: false, log_cap_mib: 1024, max_disk_gib: 100, max_processes: 4096 }
     }
 }
 

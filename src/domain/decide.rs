@@ -203,6 +203,7 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
         ExitCause::Exited { .. }
         | ExitCause::Signaled { .. }
         | ExitCause::StartFailed { .. }
+        | ExitCause::OverLimit { .. }
         | ExitCause::OutputRefused { .. } => TrainingStep::End(failed(exit, CountedAs::NonRetryableError)),
     })
 }
@@ -228,9 +229,9 @@ pub fn failure_reason(exit: &Exit) -> String {
     // The failure file begins with what matters; stderr ends with it.
     let (detail, keep) = told.map_or((exit.stderr_tail.trim(), Keep::End), |told| (told, Keep::Beginning));
     match &exit.cause {
-        ExitCause::StartFailed { message } | ExitCause::OutputRefused { message } => {
-            clip("ClientError: ", message, "", Keep::Beginning)
-        }
+        ExitCause::StartFailed { message }
+        | ExitCause::OverLimit { message }
+        | ExitCause::OutputRefused { message } => clip("ClientError: ", message, "", Keep::Beginning),
         ExitCause::Infrastructure { message } => clip("InternalServerError: ", message, "", Keep::Beginning),
         ExitCause::Signaled { signal } => {
             let suffix = format!(", exit code: {} (killed by signal {signal})", 128 + signal);

@@ -53,6 +53,11 @@ pub enum ExitCause {
         /// What failed.
         message: String,
     },
+    /// Ended because it took more of the machine than it may: the job's fault.
+    OverLimit {
+        /// Of what, how much it may, and what to change.
+        message: String,
+    },
     /// The program ended well, but what it left cannot be stored: the job's fault.
     OutputRefused {
         /// Why not.

@@ -275,6 +275,7 @@ mod tests {
                 config: [("TrainingInputMode".to_owned(), "File".to_owned())].into(),
             }],
             checkpoints: None,
+            volume_bytes: None,
             instance_type: Some("ml.m5.large".into()),
             max_runtime_ms: 1000,
             stop_grace_ms: 1000,

@@ -42,6 +42,8 @@ pub struct AttemptSpec {
     pub checkpoints: Option<CheckpointSpec>,
     /// Such as `ml.m5.large`.
     pub instance_type: Option<String>,
+    /// Disk that the request asks for, bytes; none where it leaves that to the executor.
+    pub volume_bytes: Option<u64>,
     /// How long it may run before the stop sequence.
     pub max_runtime_ms: i64,
     /// Between SIGTERM and SIGKILL.

@@ -81,7 +81,12 @@ pub(super) fn names(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<V
 
 /// Opens a folder within, unlocked where its owner had locked it: it is ours to read.
 pub(super) fn open_folder(folder: &Dir, name: &Path) -> io::Result<Dir> {
-    unlocked(folder, name, 0o700, || folder.open_dir(name))
+    unlocked(folder, name, 0o700, || {
+        let opened = folder.open_dir(name)?;
+        // Opened as a place, which its owner's bits do not prevent; going through it they would, but for root.
+        let open = opened.dir_metadata()?.mode() & 0o500 == 0o500 || nix::unistd::geteuid().is_root();
+        if open { Ok(opened) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    })
 }
 
 /// Opens a file that is regular; none where it is none (any more). Never waits, as opening a FIFO would.

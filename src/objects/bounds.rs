@@ -11,13 +11,23 @@ use tokio_util::sync::CancellationToken;
 /// Folders within folders. Trees of real programs are a handful deep; each level costs stack and a descriptor.
 pub(super) const MAX_DEPTH: usize = 64;
 
-/// Files, folders and links of one artifact.
-const MAX_ENTRIES: u64 = 1_000_000;
+/// How much of one folder is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) bytes: u64,
+    /// Files, folders and links.
+    pub(super) entries: u64,
+}
+
+impl Limits {
+    /// Of input: as many bytes as there are, and a walk that ends.
+    pub(super) const INPUT: Self = Self { bytes: u64::MAX, entries: 1_000_000 };
+}
 
 /// What is left of a walk's limits.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    max_bytes: u64,
+    limits: Limits,
     bytes: Cell<u64>,
     entries: Cell<u64>,
     cancelled: CancellationToken,
@@ -28,8 +38,8 @@ pub(super) struct Bounds {
 pub(super) enum Refusal {
     #[error("its folders are nested more than {MAX_DEPTH} deep")]
     TooDeep,
-    #[error("it holds more than {MAX_ENTRIES} files")]
-    TooMany,
+    #[error("it holds more than {0} files")]
+    TooMany(u64),
     #[error("its files are larger than {0} bytes")]
     TooLarge(u64),
     #[error("it is not wanted any more")]
@@ -43,13 +53,13 @@ impl From<Refusal> for io::Error {
 }
 
 impl Bounds {
-    pub(super) fn new(max_bytes: u64, cancelled: CancellationToken) -> Self {
-        Self { max_bytes, bytes: Cell::new(0), entries: Cell::new(0), cancelled }
+    pub(super) fn new(limits: Limits, cancelled: CancellationToken) -> Self {
+        Self { limits, bytes: Cell::new(0), entries: Cell::new(0), cancelled }
     }
 
     /// The same limits, nothing used up: for going through a folder again.
     pub(super) fn again(&self) -> Self {
-        Self::new(self.max_bytes, self.cancelled.clone())
+        Self::new(self.limits, self.cancelled.clone())
     }
 
     /// To be called for each entry; `depth` is the number of folders above it.
@@ -58,8 +68,8 @@ impl Bounds {
         if depth >= MAX_DEPTH {
             return Err(Refusal::TooDeep.into());
         }
-        if self.entries.get() > MAX_ENTRIES {
-            return Err(Refusal::TooMany.into());
+        if self.entries.get() > self.limits.entries {
+            return Err(Refusal::TooMany(self.limits.entries).into());
         }
         self.bytes(0)
     }
@@ -70,8 +80,8 @@ impl Bounds {
         if self.cancelled.is_cancelled() {
             return Err(Refusal::Cancelled.into());
         }
-        if self.bytes.get() > self.max_bytes {
-            return Err(Refusal::TooLarge(self.max_bytes).into());
+        if self.bytes.get() > self.limits.bytes {
+            return Err(Refusal::TooLarge(self.limits.bytes).into());
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use tokio_util::sync::CancellationToken;
 
-use self::bounds::Bounds;
+use self::bounds::{Bounds, Limits};
 use self::tree::{Tree, failed};
 use self::uri::Location;
 use crate::domain::names::AttemptId;
@@ -25,14 +25,14 @@ use crate::domain::names::AttemptId;
 /// Kept logs, beneath the root.
 const LOGS: &str = ".logs";
 
-/// The size of one artifact where nothing else is said: 50 GiB.
-const MAX_ARTIFACT_BYTES: u64 = 50 << 30;
+/// What one artifact may be where nothing else is said: 50 GiB, a million files.
+const ARTIFACT: Limits = Limits { bytes: 50 << 30, entries: 1_000_000 };
 
 /// The object store. Its calls run their file work off the runtime's own threads.
 #[derive(Debug)]
 pub struct Objects {
     tree: Arc<Tree>,
-    max_artifact_bytes: u64,
+    artifact: Limits,
 }
 
 /// Why an object could not be read or written.
@@ -100,13 +100,13 @@ impl Objects {
     /// A tree beneath `root` (`<root>/<bucket>/<key>`), with URI prefixes that are mapped to other folders.
     #[expect(clippy::needless_pass_by_value, reason = "settings are given away once")]
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
-        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), max_artifact_bytes: MAX_ARTIFACT_BYTES })
+        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), artifact: ARTIFACT })
     }
 
-    /// Refuses larger artifacts, in bytes; holes of sparse files count.
+    /// Refuses artifacts of more bytes (holes of sparse files count), or of more files, folders and links.
     #[must_use]
-    pub fn with_max_artifact_bytes(mut self, max_bytes: u64) -> Self {
-        self.max_artifact_bytes = max_bytes;
+    pub fn with_artifact_limits(mut self, max_bytes: u64, max_files: u64) -> Self {
+        self.artifact = Limits { bytes: max_bytes, entries: max_files };
         self
     }
 
@@ -117,7 +117,8 @@ impl Objects {
 
     /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
     ///
-    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it.
+    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it. A
+    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not.
     pub async fn stage(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
         let place = self.tree.place(&location);
@@ -135,7 +136,7 @@ impl Objects {
     /// is unlocked on the way.
     pub async fn put_tar_gz(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
-        let bounds = Bounds::new(self.max_artifact_bytes, cancelled);
+        let bounds = Bounds::new(self.artifact, cancelled);
         self.blocking(format!("packing {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
             archive::measure(&folder, 0, &bounds)?;
@@ -149,7 +150,7 @@ impl Objects {
     /// locked is unlocked on the way.
     pub async fn put_tree(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
-        let bounds = Bounds::new(self.max_artifact_bytes, cancelled);
+        let bounds = Bounds::new(self.artifact, cancelled);
         self.blocking(format!("copying to {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
             let mut files = Vec::new();

@@ -87,6 +87,21 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
 }
 
 #[tokio::test]
+async fn folders_without_a_file_are_no_input() {
+    let s = store();
+    fs::create_dir_all(s.root().join("b/train/a/b")).unwrap();
+    fs::create_dir_all(s.root().join("b/train/c")).unwrap();
+    for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
+        let error = s.objects.stage(uri).await.unwrap_err();
+        assert!(matches!(&error, ObjectsError::NoInput { uri: named, .. } if named == uri), "{uri}: {error:?}");
+    }
+    s.put("b/train/c/d/rows.csv", "");
+    for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
+        s.objects.stage(uri).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
     let s = store();
     for (key, text) in [("b/in/train-1.csv", "1"), ("b/in/train-2/x.csv", "2"), ("b/in/test.csv", "3")] {
@@ -254,7 +269,7 @@ async fn an_artifact_has_a_largest_size_and_can_be_given_up() {
     let mut s = store();
     let model = s.dir.path().join("model");
     write(&model.join("small"), "x");
-    s.objects = s.objects.with_max_artifact_bytes(1 << 40);
+    s.objects = s.objects.with_artifact_limits(1 << 40, 1_000_000);
     let given_up = CancellationToken::new();
     given_up.cancel();
     let uri = "s3://out/model";
@@ -273,6 +288,20 @@ async fn an_artifact_has_a_largest_size_and_can_be_given_up() {
     }
     assert!(!s.root().join("out/model").exists());
     assert_eq!(fs::read_dir(s.root().join(".unfinished")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_artifact_has_a_most_of_files() {
+    let mut s = store();
+    s.objects = s.objects.with_artifact_limits(1 << 40, 3);
+    let (model, uri) = (s.dir.path().join("model"), "s3://out/model");
+    for name in ["a", "b/c"] {
+        write(&model.join(name), "x");
+    }
+    s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await.unwrap();
+    write(&model.join("d"), "x");
+    let error = s.objects.put_tar_gz(&model, uri, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("more than 3 files"), "{error}");
 }
 
 #[tokio::test]

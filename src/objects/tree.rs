@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::bounds::{Bounds, Refusal};
+use super::bounds::{Bounds, Limits, Refusal};
 use super::uri::Location;
 use super::{ObjectsError, archive};
 
@@ -94,7 +94,16 @@ impl Tree {
     pub(super) fn stage(&self, location: &Location) -> io::Result<Option<PathBuf>> {
         let (base, path) = self.locate(location);
         match base.dir.metadata(&path) {
-            Ok(meta) if meta.is_dir() || !location.is_folder => return base.host_path(&path).map(Some),
+            Ok(meta) if meta.is_dir() => {
+                let bounds = Bounds::new(Limits::INPUT, CancellationToken::new());
+                return match holds_object(&base.dir.open_dir(&path)?, 0, &bounds) {
+                    Ok(false) => Ok(None),
+                    // What may not be looked into is for the program to try.
+                    Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
+                    _ => base.host_path(&path).map(Some),
+                };
+            }
+            Ok(_) if !location.is_folder => return base.host_path(&path).map(Some),
             Ok(_) => return Ok(None),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
@@ -121,13 +130,13 @@ impl Tree {
                 matches.push(name);
             }
         }
-        if matches.is_empty() {
-            return Ok(None);
-        }
         matches.sort_unstable();
-        let (mut files, bounds) = (Vec::new(), Bounds::new(u64::MAX, CancellationToken::new()));
+        let (mut files, bounds) = (Vec::new(), Bounds::new(Limits::INPUT, CancellationToken::new()));
         for name in matches {
             list(&base.dir, &parent.join(&name), Path::new(&name), 0, &bounds, &mut files)?;
+        }
+        if files.is_empty() {
+            return Ok(None);
         }
         for file in &files {
             let meta = base.dir.metadata(&file.source)?;
@@ -253,6 +262,25 @@ pub(super) fn list(
     }
     let names = archive::names(&archive::open_folder(dir, source)?, depth, bounds)?;
     names.iter().try_for_each(|name| list(dir, &source.join(name), &target.join(name), depth + 1, bounds, files))
+}
+
+/// Whether anything but folders stands at or beneath a folder; looks no further than the first.
+fn holds_object(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<bool> {
+    let mut folders = Vec::new();
+    for entry in folder.entries()? {
+        bounds.entry(depth)?;
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            return Ok(true);
+        }
+        folders.push(entry.file_name());
+    }
+    for name in folders {
+        if holds_object(&folder.open_dir(&name)?, depth + 1, bounds)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The folder of unfinished files; what a crash left in it is deleted.

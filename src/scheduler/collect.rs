@@ -14,16 +14,14 @@ use crate::objects::ObjectsError;
 use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
-use crate::store::rows::LogSegment;
+use crate::store::metrics;
+use crate::store::rows::{LogSegment, MetricPoint, TrainingJob};
 
 /// Tries to put artifacts or a log away.
 const TRIES: u32 = 4;
 
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-
-/// How long an upload goes on after its training job was asked to stop.
-const STOP_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why artifacts or a log could not be put away.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +35,11 @@ enum Failure {
 }
 
 impl Failure {
+    /// Whether nobody is: the training job was asked to stop, and the upload with it.
+    fn is_given_up(&self) -> bool {
+        matches!(self, Self::Objects(ObjectsError::Cancelled { .. }))
+    }
+
     /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
     fn is_the_jobs_own(&self) -> bool {
         matches!(self, Self::Objects(error) if !matches!(error, ObjectsError::Io { .. }))
@@ -49,14 +52,19 @@ impl Drive {
         let definition = &subject.definition.read;
         report.final_metrics = reading.final_metrics(definition);
         report.objective = reading.objective(definition);
-        report.points = reading.points();
+        report.points = self.store_all_but_the_last(subject, reading).await;
         report.exit.remark = reading.remark();
         let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
         if ran {
             let begun = self.now();
             report.uploading_at = Some(begun.max(report.exit.ended_at));
             let uploading = self.upload_within_patience(subject, report.exit.cause.clone());
-            match self.showing(subject, SecondaryStatus::Uploading, uploading).await {
+            let (prepared_at, started_at) = (report.prepared_at, report.exit.started_at);
+            let show = move |job: &mut TrainingJob| {
+                job.began(prepared_at, started_at);
+                job.enter(SecondaryStatus::Uploading, begun, None);
+            };
+            match self.showing(subject, show, uploading).await {
                 Ok(model) => report.model_artifacts = model,
                 Err(failure) => blame(report, &failure),
             }
@@ -66,6 +74,20 @@ impl Drive {
         }
         self.keep_log_for_good(report).await;
         report.position = reading.position;
+    }
+
+    /// Stores the points that are more than one transaction should take, as often as it takes, and returns the rest: it goes
+    /// with the report.
+    async fn store_all_but_the_last(&self, subject: &Subject, reading: &Reading) -> Vec<MetricPoint> {
+        let points = reading.points();
+        let mut pieces = metrics::cut(&points, reading.position);
+        let last = pieces.pop().map_or_else(Vec::new, |(piece, _)| piece.to_vec());
+        for (piece, position) in pieces {
+            while let Err(error) = self.store_piece(subject, piece, position, None).await {
+                self.complain("metric points were not stored; trying again", &error).await;
+            }
+        }
+        last
     }
 
     /// Uploads, and gives up some time after the training job was asked to stop.
@@ -78,7 +100,7 @@ impl Drive {
                     std::future::pending::<()>().await;
                 }
             }
-            tokio::time::sleep(STOP_PATIENCE).await;
+            tokio::time::sleep(self.inner.parts.upload_patience).await;
         };
         let uploading = self.upload_with_tries(subject, &cause, &cancelled);
         tokio::pin!(uploading);
@@ -177,10 +199,15 @@ impl Drive {
     }
 }
 
-/// A success whose artifacts could not be stored is a failure; any other end stays what it was.
+/// A success whose artifacts could not be stored is a failure, or a stop where that is why; any other end stays what it
+/// was.
 fn blame(report: &mut Report, failure: &Failure) {
     let text = crate::telemetry::chain(failure);
     match report.exit.cause {
+        ExitCause::Exited { code: 0 } if failure.is_given_up() => {
+            report.exit.cause = ExitCause::Stopped;
+            add_remark(report, &format!("Artifacts were not stored: {text}"));
+        }
         ExitCause::Exited { code: 0 } if failure.is_the_jobs_own() => {
             report.exit.cause = ExitCause::OutputRefused { message: text };
         }

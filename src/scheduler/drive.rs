@@ -12,16 +12,15 @@ use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
 use crate::domain::outcome::{Exit, ExitCause};
-use crate::domain::status::{SecondaryStatus, TrainingStatus};
+use crate::domain::status::TrainingStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, Observed};
-use crate::objects::ObjectsError;
 use crate::scheduler::curves::{Curve, curve};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, attempt_spec};
 use crate::scheduler::{Inner, SchedulerError};
-use crate::store::rows::{Attempt, ReadPosition, TrainingJob};
+use crate::store::rows::{Attempt, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, Tx, WriteClass, attempts, metrics, training_jobs, tuning_jobs};
 
 /// How long to wait for a change before looking anyway.
@@ -61,6 +60,8 @@ pub(super) struct Subject {
     pub(super) definition: Arc<Prepared>,
     /// What earlier attempts left of the training job's run time.
     max_runtime_ms: i64,
+    /// Whether the rows show that this attempt was started, whatever its executor still knows of it.
+    known_started: bool,
 }
 
 impl Subject {
@@ -108,7 +109,9 @@ impl Drive {
         let began_stored = job.status != TrainingStatus::InProgress || job.started_at.is_some();
         let mut reading = Reading::new(&definition, stored, began_stored);
         let max_runtime_ms = definition.read.max_runtime_ms() - used_ms;
-        let subject = Subject { job, tuning_job, definition, max_runtime_ms };
+        let began = job.started_at.is_some() && self.attempt.id.number == 1;
+        let known_started = began || stored != ReadPosition::default();
+        let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };
         self.begin_curve(&subject, &mut reading).await;
         match self.start(&subject).await {
             Err(exit) => report.exit = exit,
@@ -195,11 +198,21 @@ impl Drive {
         self.inner.parts.clock.now()
     }
 
+    /// When this attempt began, as far as the rows know.
+    fn began_at(&self, subject: &Subject) -> Option<Timestamp> {
+        subject.job.started_at.filter(|_| self.attempt.id.number == 1)
+    }
+
     /// Starts the attempt unless it was started before. An error is the attempt's end.
     async fn start(&self, subject: &Subject) -> Result<(), Exit> {
         let executor = &self.inner.parts.executor;
         loop {
             match executor.observe(self.attempt.id).await {
+                // A power failure may take all that the executor had of it. At most one start: it is not started again.
+                Ok(Observed::Absent) if subject.known_started => {
+                    let lost = "the attempt had begun, and its executor holds nothing of it any more".to_owned();
+                    return Err(Exit { started_at: self.began_at(subject), ..infrastructure(self.now(), lost) });
+                }
                 Ok(Observed::Absent) => break,
                 Ok(_) => return Ok(()),
                 Err(error) => self.complain("an attempt could not be observed", &error).await,
@@ -214,10 +227,11 @@ impl Drive {
         }
         let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
         let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
-        let spec = self.showing(subject, SecondaryStatus::Downloading, staging).await;
-        let spec = spec.map_err(|error| match error {
-            ObjectsError::Io { .. } => infrastructure(self.now(), crate::telemetry::chain(&error)),
-            client => start_failed(self.now(), client.to_string()),
+        let now = self.now();
+        let spec = self.showing(subject, move |job| job.began(Some(now), None), staging).await;
+        let spec = spec.map_err(|error| {
+            let told = crate::telemetry::chain(&error);
+            if error.is_the_jobs_own() { start_failed(self.now(), told) } else { infrastructure(self.now(), told) }
         })?;
         executor.launch(&spec).await.map_err(|error| match error {
             ExecutorError::Client(message) => start_failed(self.now(), message),
@@ -225,11 +239,11 @@ impl Drive {
         })
     }
 
-    /// Waits for a step, and shows it in the rows where it takes its time.
+    /// Waits for a step, and shows it in the training job's row where it takes its time.
     pub(super) async fn showing<T>(
         &self,
         subject: &Subject,
-        status: SecondaryStatus,
+        show: impl Fn(&mut TrainingJob) + Clone + Send + Sync + 'static,
         step: impl Future<Output = T>,
     ) -> T {
         tokio::pin!(step);
@@ -238,11 +252,12 @@ impl Drive {
         }
         let (id, tuning_job, now) = (self.attempt.id.training_job, subject.tuning_job, self.now());
         let shown = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+            let show = show.clone();
             Box::pin(async move {
                 tuning_jobs::lock(tx, tuning_job).await?;
                 let job = training_jobs::lock(tx, id).await?;
                 if let Some(mut job) = job.filter(|job| job.status == TrainingStatus::InProgress) {
-                    job.enter(status, now, None);
+                    show(&mut job);
                     job.modified_at = now;
                     training_jobs::update(tx, &job).await?;
                 }
@@ -258,7 +273,7 @@ impl Drive {
     async fn follow(&mut self, subject: &Subject, reading: &mut Reading, prepared_at: Timestamp) -> Exit {
         let executor = Arc::clone(&self.inner.parts.executor);
         let (mut stop_sent, mut unreadable) = (false, 0);
-        let mut seen_started_at = subject.job.started_at.filter(|_| self.attempt.id.number == 1);
+        let mut seen_started_at = self.began_at(subject);
         loop {
             if *self.stop.borrow() && !stop_sent {
                 match executor.stop(self.attempt.id).await {
@@ -337,12 +352,37 @@ impl Drive {
         if reading.stored_at.elapsed() < STORE_EVERY || (!began && !reading.has_points()) {
             return;
         }
-        let (attempt, points, position) = (self.attempt.id, Arc::new(reading.points()), reading.position);
-        let (tuning_job, now) = (subject.tuning_job, self.now());
-        let writing = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
+        let points = reading.points();
+        for (piece, position) in metrics::cut(&points, reading.position) {
+            let beginning = (!reading.began_stored && started_at.is_some()).then_some((prepared_at, started_at));
+            let writing = self.store_piece(subject, piece, position, beginning);
+            match tokio::time::timeout(STORE_PATIENCE, writing).await {
+                Ok(Ok(())) => {
+                    reading.points_stored(position.offset);
+                    reading.began_stored |= beginning.is_some();
+                }
+                Ok(Err(error)) => return self.complain("metric points were not stored", &error).await,
+                Err(_) => {
+                    return tracing::debug!(attempt = %self.attempt.id, "metric points wait for the database");
+                }
+            }
+        }
+    }
+
+    /// Writes points with the position after them, and the training job's beginning where it is given.
+    pub(super) async fn store_piece(
+        &self,
+        subject: &Subject,
+        points: &[MetricPoint],
+        position: ReadPosition,
+        beginning: Option<(Timestamp, Option<Timestamp>)>,
+    ) -> Result<(), StoreError> {
+        let (attempt, tuning_job, now) = (self.attempt.id, subject.tuning_job, self.now());
+        let points: Arc<[MetricPoint]> = points.into();
+        let write = self.inner.parts.db.write(WriteClass::Metrics, move |tx| {
             let points = Arc::clone(&points);
             Box::pin(async move {
-                if began {
+                if let Some((prepared_at, started_at)) = beginning {
                     tuning_jobs::lock(tx, tuning_job).await?;
                     let job = training_jobs::lock(tx, attempt.training_job).await?;
                     if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
@@ -354,17 +394,7 @@ impl Drive {
                 metrics::append(tx, attempt, 0, &points, position).await
             })
         });
-        match tokio::time::timeout(STORE_PATIENCE, writing).await {
-            Ok(Ok(())) => {
-                reading.points_stored();
-                reading.began_stored |= began;
-            }
-            Ok(Err(error)) => {
-                let error: StoreError = error;
-                self.complain("metric points were not stored", &error).await;
-            }
-            Err(_) => tracing::debug!(attempt = %self.attempt.id, "metric points wait for the database"),
-        }
+        write.await
     }
 }
 

@@ -44,6 +44,9 @@ use crate::store::{Db, StoreError, WriteClass, definitions, tuning_jobs};
 
 pub use spec::OBJECTIVE_HYPERPARAMETER;
 
+/// How long an upload goes on after its training job was asked to stop, where nothing else is said.
+pub const UPLOAD_PATIENCE: Duration = Duration::from_mins(2);
+
 /// The timer of the loop that looks for tuning jobs.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,8 @@ pub struct SchedulerParts {
     pub wake: Wake,
     /// How many attempts run at once on this server.
     pub max_running: usize,
+    /// How long an upload goes on after its training job was asked to stop; usually [`UPLOAD_PATIENCE`].
+    pub upload_patience: Duration,
 }
 
 /// Why a scheduling step failed; the step is tried again.

@@ -136,9 +136,14 @@ impl Reading {
         points
     }
 
-    /// Notes that the points are in the rows.
-    pub fn points_stored(&mut self) {
-        self.waiting.fill(Waiting::none());
+    /// Notes that the points before an offset are in the rows.
+    pub fn points_stored(&mut self, before: u64) {
+        for waiting in &mut self.waiting {
+            waiting.points.retain(|point| point.offset >= before);
+            if waiting.points.is_empty() {
+                waiting.stride = 1;
+            }
+        }
         self.stored_at = Instant::now();
     }
 

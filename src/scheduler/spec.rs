@@ -84,6 +84,32 @@ impl ReadDefinition {
     }
 }
 
+/// Why an attempt's folders could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum StagingError {
+    /// An input channel.
+    #[error("the channel {name} could not be prepared")]
+    Channel {
+        /// The channel.
+        name: String,
+        /// What is wrong with its data.
+        #[source]
+        source: ObjectsError,
+    },
+    /// The folder that stands for `CheckpointConfig`.
+    #[error("the folder of the checkpoints could not be prepared")]
+    Checkpoints(#[source] ObjectsError),
+}
+
+impl StagingError {
+    /// Whether the request is to blame; otherwise the object store failed, and may not another time.
+    #[must_use]
+    pub fn is_the_jobs_own(&self) -> bool {
+        let (Self::Channel { source, .. } | Self::Checkpoints(source)) = self;
+        !matches!(source, ObjectsError::Io { .. })
+    }
+}
+
 /// Stages an attempt's channels and says what to start, for `max_runtime_ms` at most.
 pub async fn attempt_spec(
     objects: &Objects,
@@ -91,12 +117,14 @@ pub async fn attempt_spec(
     attempt: &Attempt,
     definition: &ReadDefinition,
     max_runtime_ms: i64,
-) -> Result<AttemptSpec, ObjectsError> {
+) -> Result<AttemptSpec, StagingError> {
     let training = &definition.training;
     let mut channels = Vec::new();
     for channel in training.input_data_config.iter().flatten() {
         if let Some(s3) = &channel.data_source.s3 {
-            let source = objects.stage(&s3.uri).await?;
+            let staged = objects.stage(&s3.uri).await;
+            let name = &channel.channel_name;
+            let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
             channels.push(ChannelSpec {
                 name: channel.channel_name.clone(),
                 source,
@@ -109,10 +137,13 @@ pub async fn attempt_spec(
         Some(config) => {
             let uri = format!("{}/{}", config.s3_uri.trim_end_matches('/'), job.name);
             let target = config.local_path.as_deref().unwrap_or("/opt/ml/checkpoints");
-            Some(CheckpointSpec { source: objects.directory(&uri).await?, target: PathBuf::from(target) })
+            let source = objects.directory(&uri).await.map_err(StagingError::Checkpoints)?;
+            Some(CheckpointSpec { source, target: PathBuf::from(target) })
         }
     };
-    let resources = training.resource_config.as_ref().or(training.hyper_parameter_tuning_resource_config.as_ref());
+    let resources = [&training.resource_config, &training.hyper_parameter_tuning_resource_config];
+    let resources = || resources.into_iter().flatten();
+    let volume_gb = resources().find_map(|resources| resources.volume_size_in_gb);
     Ok(AttemptSpec {
         id: attempt.id,
         training_job_name: job.name.clone(),
@@ -122,7 +153,9 @@ pub async fn attempt_spec(
         environment: training.environment.clone().unwrap_or_default(),
         channels,
         checkpoints,
-        instance_type: resources.and_then(|r| r.instance_type.clone()),
+        instance_type: resources().find_map(|resources| resources.instance_type.clone()),
+        // The service's 0 says that none is asked for.
+        volume_bytes: volume_gb.and_then(|gb| u64::try_from(gb).ok()).filter(|gb| *gb > 0).map(|gb| gb << 30),
         max_runtime_ms,
         stop_grace_ms: STOP_GRACE_MS,
     })

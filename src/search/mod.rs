@@ -47,6 +47,15 @@ pub struct Study {
     pub early_stopping: bool,
 }
 
+impl Study {
+    /// The trials in the order of their ordinals, whatever order they came in.
+    fn in_order(&self) -> Vec<&Trial> {
+        let mut trials: Vec<&Trial> = self.trials.iter().collect();
+        trials.sort_unstable_by_key(|trial| trial.ordinal);
+        trials
+    }
+}
+
 /// How far a trial runs, in reports of its objective (epochs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resource {

@@ -105,6 +105,11 @@ impl Db {
         self.failpoints.arm(nth, moment);
     }
 
+    /// For tests: makes every write fail before its commit, until told otherwise.
+    pub fn fail_all_writes(&self, lasts: bool) {
+        self.failpoints.outage(lasts);
+    }
+
     /// Runs `work` in a transaction and returns once it is committed durably. An error rolls it back. The closure may
     /// run more than once (serialization failures), so it must have no effect outside `tx`.
     pub async fn write<T, E, F>(&self, class: WriteClass, work: F) -> Result<T, E>

@@ -20,6 +20,7 @@ pub enum Moment {
 #[derive(Debug, Default)]
 pub(super) struct Failpoints {
     armed: AtomicBool,
+    outage: AtomicBool,
     pending: Mutex<Vec<(u64, Moment)>>,
 }
 
@@ -30,10 +31,19 @@ impl Failpoints {
         self.armed.store(true, Ordering::SeqCst);
     }
 
+    /// Makes every write fail before its commit, until told otherwise.
+    pub(super) fn outage(&self, lasts: bool) {
+        self.outage.store(lasts, Ordering::SeqCst);
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
     /// Counts one write; how it must fail, if it must.
     pub(super) fn hit(&self) -> Option<Moment> {
         if !self.armed.load(Ordering::Relaxed) {
             return None;
+        }
+        if self.outage.load(Ordering::SeqCst) {
+            return Some(Moment::BeforeCommit);
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hit = None;

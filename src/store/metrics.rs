@@ -22,6 +22,26 @@ const KEPT: i64 = 10_000;
 /// Points kept whatever the stride: the last, the least, the greatest.
 const PINNED: i64 = 3;
 
+/// About the most points that one transaction should take: others wait for its end.
+const PIECE: usize = 2_000;
+
+/// Cuts points, in order of offset, into what single [`append`]s should take, each with the position that commits with
+/// it. At least one piece; the last one's position is the one given. Points of one offset stay together.
+#[must_use]
+pub fn cut(points: &[MetricPoint], position: ReadPosition) -> Vec<(&[MetricPoint], ReadPosition)> {
+    let (mut pieces, mut rest) = (Vec::new(), points);
+    while let Some(next) = rest.get(PIECE).map(|point| point.offset) {
+        // All points of the offset at the cut belong to one piece: the later one, or this one where it is nothing else.
+        let before = rest.partition_point(|point| point.offset < next);
+        let end = if before > 0 { before } else { rest.partition_point(|point| point.offset == next) };
+        let Some(following) = rest.get(end) else { break };
+        pieces.push((&rest[..end], ReadPosition { offset: following.offset, non_finite: 0 }));
+        rest = &rest[end..];
+    }
+    pieces.push((rest, position));
+    pieces
+}
+
 /// Where to go on reading a host's log.
 pub async fn position(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<ReadPosition, StoreError> {
     Ok(read_position(tx, attempt, host, "").await?.unwrap_or_default())
@@ -32,7 +52,8 @@ pub async fn position(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<
 /// evenly, the last and the best exact. Does nothing for an attempt that is gone.
 ///
 /// There may be any number of points: they are thinned before they are stored, so that one call inserts no more than
-/// 10,000 rows per metric, 64 to a statement. Points in order of offset cost least.
+/// 10,000 rows per metric, 64 to a statement. Points in order of offset cost least. Where they may be very many, [`cut`]
+/// them and append each piece in a transaction of its own.
 pub async fn append(
     tx: &mut Tx<'_>,
     attempt: AttemptId,

@@ -173,13 +173,15 @@ impl TrainingJob {
         self.secondary = status;
     }
 
-    /// Notes that an attempt was prepared and began to train; a job that is stopping goes on showing that.
+    /// Notes that an attempt was prepared and began to train, as far as that is not shown yet; a job that is stopping
+    /// goes on showing that.
     pub fn began(&mut self, prepared_at: Option<Timestamp>, started_at: Option<Timestamp>) {
         self.started_at = self.started_at.or(started_at);
-        if self.secondary == SecondaryStatus::Stopping {
+        if matches!(self.secondary, SecondaryStatus::Stopping | SecondaryStatus::Uploading) {
             return;
         }
-        if let Some(at) = prepared_at.filter(|_| self.secondary != SecondaryStatus::Training) {
+        let prepared = matches!(self.secondary, SecondaryStatus::Downloading | SecondaryStatus::Training);
+        if let Some(at) = prepared_at.filter(|_| !prepared) {
             self.enter(SecondaryStatus::Starting, at, None);
             self.enter(SecondaryStatus::Downloading, at, None);
         }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on says so by panicking")]
 
 mod api;
+mod cli;
 mod clients;
 mod crash;
 mod executor;

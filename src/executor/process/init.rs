@@ -136,7 +136,7 @@ fn become_program(plan: &Plan, pipes: &Pipes) -> Report {
         Ok(streams) => streams,
         Err(error) => return Report::Infrastructure(format!("preparing the program failed: {error}")),
     };
-    if let Err(error) = sandbox::drop_privileges(plan.run_as) {
+    if let Err(error) = sandbox::drop_privileges(plan.run_as, plan.max_processes) {
         return Report::Infrastructure(error.text());
     }
     // Without a process namespace the program is not killed with the first process otherwise.

@@ -15,6 +15,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
+use super::disk::DiskLimit;
 use super::folder::Folder;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
 use super::sandbox::open_without_links;
@@ -36,6 +37,8 @@ pub(super) struct Common {
     /// None: plain processes. Whether a user namespace is needed.
     pub(super) sandbox: Option<bool>,
     pub(super) max_log_bytes: u64,
+    pub(super) max_disk_bytes: Option<u64>,
+    pub(super) max_processes: Option<u64>,
     pub(super) segment_bytes: u64,
     pub(super) machine: Machine,
 }
@@ -94,6 +97,8 @@ impl Launch {
             stop_grace_ms: spec.stop_grace_ms,
             max_log_bytes: common.max_log_bytes,
             segment_bytes: common.segment_bytes,
+            disk: disk_limit(common, spec, folder),
+            max_processes: common.max_processes,
         };
         Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
     }
@@ -172,6 +177,17 @@ impl Launch {
             _ => Ok(()),
         }
     }
+}
+
+/// The smaller of what the request asks for and what the server allows, over the attempt's folder (with its log) and its
+/// checkpoints.
+fn disk_limit(common: &Common, spec: &AttemptSpec, folder: &Folder) -> Option<DiskLimit> {
+    let asked = spec.volume_bytes.map(|bytes| (bytes, "ask for a larger VolumeSizeInGB, or write less"));
+    let allowed = common.max_disk_bytes.map(|bytes| (bytes, "write less, or raise process.max_disk_gib of the server"));
+    let (bytes, advice) = asked.into_iter().chain(allowed).min_by_key(|(bytes, _)| *bytes)?;
+    let checkpoints = spec.checkpoints.iter().map(|checkpoints| checkpoints.source.clone());
+    let folders = std::iter::once(folder.path().to_owned()).chain(checkpoints).collect();
+    Some(DiskLimit { folders, bytes, advice: advice.to_owned() })
 }
 
 fn binds(folder: &Folder, channels: &[(String, PathBuf)], checkpoints: Option<&(PathBuf, PathBuf)>) -> Vec<Bind> {

@@ -3,11 +3,13 @@
 //! Invariant: all state is in the attempts' folders (see `folder`); this struct can be dropped and made again at any
 //! moment. Nothing here decides what should run.
 
+mod disk;
 mod folder;
 mod init;
 mod launch;
 mod log_writer;
 mod plan;
+mod processes;
 mod removal;
 mod sandbox;
 mod settings;
@@ -29,6 +31,8 @@ use uuid::Uuid;
 use self::folder::{Folder, KILL, STOP, found};
 use self::launch::{Common, Launch};
 pub use self::plan::RunAs;
+use self::processes::Circumstances;
+pub use self::processes::ProcessLimit;
 pub use self::settings::{Isolation, OpenError, ProcessSettings};
 use self::watch::Watches;
 use super::contract::Machine;
@@ -49,6 +53,7 @@ pub struct ProcessExecutor {
     commands: HashMap<String, Vec<String>>,
     common: Arc<Common>,
     isolation: Isolation,
+    process_limit: ProcessLimit,
     watches: Watches,
     /// Supervisors that this server started, to be taken in once they end.
     supervisors: Arc<Mutex<Vec<Child>>>,
@@ -92,6 +97,14 @@ impl ProcessExecutor {
         std::thread::spawn(move || removal::empty(&emptied));
         let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;
 
+        let process_limit = ProcessLimit::of(Circumstances {
+            wanted: settings.max_processes,
+            max_running: settings.max_running as u64,
+            sandbox,
+            run_as: settings.run_as,
+            root: nix::unistd::Uid::effective().is_root(),
+            kernel: &std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        });
         let masked = std::iter::once(settings.data_dir).chain(settings.masked).collect();
         let common = Common {
             binary: settings.binary,
@@ -101,6 +114,8 @@ impl ProcessExecutor {
             run_as: settings.run_as,
             sandbox,
             max_log_bytes: settings.max_log_bytes,
+            max_disk_bytes: settings.max_disk_bytes,
+            max_processes: process_limit.counted(),
             segment_bytes: settings.segment_bytes,
             machine: machine(),
         };
@@ -112,6 +127,7 @@ impl ProcessExecutor {
             commands,
             common: Arc::new(common),
             isolation,
+            process_limit,
             watches: Watches::start(),
             supervisors: Arc::default(),
         })
@@ -121,6 +137,12 @@ impl ProcessExecutor {
     #[must_use]
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
+    }
+
+    /// How many processes attempts may have; what to say at start where none is.
+    #[must_use]
+    pub fn process_limit(&self) -> &ProcessLimit {
+        &self.process_limit
     }
 
     fn folder(&self, id: AttemptId) -> Folder {

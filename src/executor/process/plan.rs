@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::DiskLimit;
 use crate::domain::names::AttemptId;
 
 /// How to run one attempt.
@@ -23,6 +24,9 @@ pub(super) struct Plan {
     pub(super) stop_grace_ms: i64,
     pub(super) max_log_bytes: u64,
     pub(super) segment_bytes: u64,
+    pub(super) disk: Option<DiskLimit>,
+    /// `RLIMIT_NPROC` of the program.
+    pub(super) max_processes: Option<u64>,
 }
 
 /// A user of the host that training programs run as.

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -170,7 +170,7 @@ fn mask(path: &Path) -> Result<(), SandboxError> {
 }
 
 /// Gives up everything that a training program must not have. For the process that becomes the program.
-pub(super) fn drop_privileges(run_as: Option<RunAs>) -> Result<(), SandboxError> {
+pub(super) fn drop_privileges(run_as: Option<RunAs>, max_processes: Option<u64>) -> Result<(), SandboxError> {
     let core = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     core.map_err(step(|| "forbidding core dumps".into()))?;
     // Which capabilities may be dropped needs one itself; as an ordinary user there are none to drop.
@@ -187,6 +187,12 @@ pub(super) fn drop_privileges(run_as: Option<RunAs>) -> Result<(), SandboxError>
             setresuid(user, user, user)
         };
         become_user().map_err(step(|| format!("becoming user {uid}, group {gid}")))?;
+    }
+    if let Some(wanted) = max_processes {
+        // As the user: set before, a user that is at its limit could not even become this program.
+        let limit = getrlimit(Resource::RLIMIT_NPROC).map(|(_, most)| wanted.min(most));
+        let limited = limit.and_then(|limit| setrlimit(Resource::RLIMIT_NPROC, limit, limit));
+        limited.map_err(step(|| format!("limiting processes to {wanted}")))?;
     }
     let none = CapabilitySet::empty();
     let no_sets = CapabilitySets { effective: none, permitted: none, inheritable: none };

@@ -35,6 +35,12 @@ pub struct ProcessSettings {
     pub isolate: bool,
     /// The log of one attempt is cut off here, bytes.
     pub max_log_bytes: u64,
+    /// Disk that one attempt may take, bytes; none: what its request asks for, where it asks.
+    pub max_disk_bytes: Option<u64>,
+    /// Processes and threads of one attempt; none for no limit.
+    pub max_processes: Option<u64>,
+    /// Attempts that run at once: where the kernel counts them together, they may have so many times as many processes.
+    pub max_running: usize,
     /// A log segment is closed once it is this long, bytes.
     pub segment_bytes: u64,
 }
@@ -55,18 +61,26 @@ impl ProcessSettings {
             run_as: None,
             isolate: true,
             max_log_bytes: 1 << 30,
+            max_disk_bytes: None,
+            max_processes: None,
+            max_running: 1,
             segment_bytes: 16 << 20,
+        }
+    }
+
+    /// What is wrong with who programs would run as, where the server's own user is `uid`.
+    pub fn check_user(&self, uid: u32) -> Result<(), OpenError> {
+        match self.run_as {
+            None if uid == 0 && !self.allow_root => Err(OpenError::RootRefused),
+            Some(RunAs { uid: wanted, .. }) if uid != 0 && wanted != uid => Err(OpenError::CannotRunAs(wanted)),
+            Some(RunAs { uid: 0, .. }) if !self.allow_root => Err(OpenError::RootRefused),
+            _ => Ok(()),
         }
     }
 
     /// What can be told wrong before anything is done. `uid` is the server's own.
     pub(super) fn check(&self, uid: u32) -> Result<(), OpenError> {
-        match self.run_as {
-            None if uid == 0 && !self.allow_root => return Err(OpenError::RootRefused),
-            Some(RunAs { uid: wanted, .. }) if uid != 0 && wanted != uid => return Err(OpenError::CannotRunAs(wanted)),
-            Some(RunAs { uid: 0, .. }) if !self.allow_root => return Err(OpenError::RootRefused),
-            _ => {}
-        }
+        self.check_user(uid)?;
         for masked in self.masked.iter().chain([&self.data_dir]) {
             if Path::new(contract::ROOT).starts_with(masked) || masked.starts_with(contract::ROOT) {
                 return Err(OpenError::MasksContract(masked.clone()));

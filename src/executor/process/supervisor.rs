@@ -21,6 +21,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
+use super::disk::{DiskLimit, Meter};
 use super::folder::{Folder, KILL};
 use super::init::{self, Pipes, Report};
 use super::log_writer::LogWriter;
@@ -137,7 +138,8 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
         sandbox::prepare(sandbox.user_namespace).map_err(|error| io::Error::other(error.text()))?;
     }
     let (first, output) = start(&plan)?;
-    let mut attempt = Attempt { folder, clock, plan: &plan, control, first, output, log, stopping: None };
+    let disk = plan.disk.as_ref().map(Meter::new);
+    let mut attempt = Attempt { folder, clock, plan: &plan, control, first, output, log, disk, stopping: None };
     let watched = attempt.watch();
     if watched.is_err() {
         // Nothing may run on behind an exit record.
@@ -200,6 +202,8 @@ struct Attempt<'a> {
     first: Pid,
     output: Output,
     log: LogWriter,
+    /// None once it was over its limit.
+    disk: Option<Meter<'a>>,
     stopping: Option<Stopping>,
 }
 
@@ -214,7 +218,8 @@ impl Attempt<'_> {
                 None => deadline,
                 Some(stopping) => stopping.kill_at,
             };
-            let [reported, requested, stdout, stderr] = self.poll(next)?;
+            let look = self.disk.as_ref().map(Meter::due);
+            let [reported, requested, stdout, stderr] = self.poll([next, look].into_iter().flatten().min())?;
             // Output first: what the program wrote before its end comes before what ends it.
             for (ready, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
                 if ready {
@@ -230,6 +235,9 @@ impl Attempt<'_> {
             }
             if requested {
                 self.take_requests(&mut buffer);
+            }
+            if look.is_some_and(|look| look <= Instant::now()) {
+                self.look_at_disk();
             }
             if next.is_some_and(|next| next <= Instant::now()) {
                 if self.stopping.is_some() {
@@ -321,6 +329,18 @@ impl Attempt<'_> {
             self.stopping = Some(Stopping { cause, kill_at });
             let _ = kill(self.first, Signal::SIGTERM);
         }
+    }
+
+    /// Looks at the disk for a short while. An attempt over its limit gets no grace: the disk would fill meanwhile.
+    fn look_at_disk(&mut self) {
+        if !self.disk.as_mut().is_some_and(Meter::turn) {
+            return;
+        }
+        self.disk = None;
+        let Some(message) = self.plan.disk.as_ref().map(DiskLimit::message) else { return };
+        self.log.remark(&format!("{message}: SIGKILL sent"), self.clock.now());
+        self.stopping.get_or_insert(Stopping { cause: ExitCause::OverLimit { message }, kill_at: None });
+        self.kill();
     }
 
     fn kill(&mut self) {

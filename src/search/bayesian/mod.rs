@@ -67,7 +67,7 @@ impl<'a> Model<'a> {
     /// `None` while there is too little to learn from.
     fn of(study: &Study, features: &'a Features<'a>) -> Option<Self> {
         let sign = if study.direction == Direction::Minimize { 1.0 } else { -1.0 };
-        let told = study.trials.iter().filter_map(|t| Some((features.encode(&t.values), sign * t.value?)));
+        let told = study.in_order().into_iter().filter_map(|t| Some((features.encode(&t.values), sign * t.value?)));
         let (points, values): (Vec<_>, Vec<_>) = told.unzip();
         if points.len() < LEAST || features.len() == 0 {
             return None;
@@ -95,7 +95,7 @@ impl<'a> Model<'a> {
 
     /// The model with the trials that are pending or have failed, too.
     fn with_unknown(&self, study: &Study, taken: &Taken) -> Option<Gp> {
-        let unknown = study.trials.iter().filter(|t| t.value.is_none());
+        let unknown = study.in_order().into_iter().filter(|t| t.value.is_none());
         let (mut points, mut failed): (Vec<_>, Vec<_>) =
             unknown.map(|t| (self.features.encode(&t.values), t.state != TrialState::Pending)).unzip();
         points.extend(taken.suggested.iter().map(|values| self.features.encode(values)));

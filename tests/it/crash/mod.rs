@@ -2,15 +2,13 @@
 //! started twice, and what ran goes on.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::database::{Engine, TestDb};
-use crate::support::server::ServerProcess;
+use crate::support::server::{ServerProcess, supervisors};
 
 /// How long a test waits for something that must happen.
 const BOUND: Duration = Duration::from_mins(2);
@@ -51,16 +49,6 @@ impl Place {
     }
 }
 
-fn call(server: &ServerProcess, operation: &str, input: &Value) -> Value {
-    let mut answer = ureq::post(format!("{}/", server.url))
-        .header("X-Amz-Target", format!("SageMaker.{operation}"))
-        .content_type("application/x-amz-json-1.1")
-        .send(input.to_string())
-        .unwrap();
-    let text = answer.body_mut().read_to_string().unwrap();
-    if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
-}
-
 fn create(server: &ServerProcess, name: &str, jobs: u32, retries: Option<u32>) {
     let mut request = json!({
         "HyperParameterTuningJobName": name,
@@ -86,11 +74,11 @@ fn create(server: &ServerProcess, name: &str, jobs: u32, retries: Option<u32>) {
     if let Some(retries) = retries {
         request["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": retries});
     }
-    call(server, "CreateHyperParameterTuningJob", &request);
+    server.call("CreateHyperParameterTuningJob", &request);
 }
 
 fn describe(server: &ServerProcess, name: &str) -> Value {
-    call(server, "DescribeHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": name}))
+    server.call("DescribeHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": name}))
 }
 
 /// Looks until the tuning job is over.
@@ -113,7 +101,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn training_jobs(server: &ServerProcess, name: &str) -> Vec<Value> {
     let input = json!({"HyperParameterTuningJobName": name, "MaxResults": 100});
-    let listed = call(server, "ListTrainingJobsForHyperParameterTuningJob", &input);
+    let listed = server.call("ListTrainingJobsForHyperParameterTuningJob", &input);
     listed["TrainingJobSummaries"].as_array().unwrap().clone()
 }
 
@@ -148,19 +136,6 @@ fn killed_and_restarted_it_finishes_exactly(place: &Place) {
             assert!(log.contains(&format!("epoch {epoch}")), "{name} lost a part of its log: {log}");
         }
     }
-}
-
-/// The supervisors that run now beneath a data directory.
-fn supervisors(data_dir: &Path) -> Vec<Pid> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let beneath = |pid: &i32| {
-        let command = std::fs::read(PathBuf::from(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
-        let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
-        let folder = data_dir.to_str().unwrap().as_bytes();
-        words.get(1) == Some(&b"supervise".as_slice()) && words.get(2).is_some_and(|word| word.starts_with(folder))
-    };
-    pids.filter(beneath).map(Pid::from_raw).collect()
 }
 
 fn a_killed_supervisor_is_an_infrastructure_fault(place: &Place) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::ExitCause;
 use tunesmith::executor::images::{Image, Images};
-use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessSettings, RunAs};
+use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
 use tunesmith::executor::{CheckpointSpec, Executor, Observed, Stream};
 
 use crate::support::executor_harness::process::{Harness, Plain};
@@ -429,4 +429,78 @@ async fn mapped_folders_are_seen_through_channels_only() {
     h.executor.launch(&spec).await.unwrap();
     over(&h.executor, spec.id).await;
     assert_eq!(lines(&h.executor, spec.id).await, ["rows"]);
+}
+
+/// An attempt that writes more than its request asked for, and then more than the server allows, to a checkpoint.
+async fn end_what_fills_the_disk(h: &impl ExecutorHarness) {
+    let mut asked = script("head -c 3000000 /dev/zero > $SM_MODEL_DIR/m; echo ready; while true; do sleep 0.01; done");
+    asked.volume_bytes = Some(2 << 20);
+    let mut allowed = script(
+        "head -c 9000000 /dev/zero > $SM_MODEL_DIR/../checkpoints/c; trap '' TERM; while true; do sleep 0.01; done",
+    );
+    allowed.volume_bytes = Some(1 << 40);
+    let kept = h.scratch().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    allowed.checkpoints =
+        Some(CheckpointSpec { source: kept.canonicalize().unwrap(), target: "/opt/ml/checkpoints".into() });
+    let modest = script("head -c 3000000 /dev/zero > $SM_MODEL_DIR/m; sleep 2.5");
+    for spec in [&asked, &allowed, &modest] {
+        h.executor().launch(spec).await.unwrap();
+    }
+    for (spec, limit, whose) in
+        [(&asked, "2097152 bytes", "VolumeSizeInGB"), (&allowed, "8388608 bytes", "process.max_disk_gib")]
+    {
+        let exit = over(h.executor(), spec.id).await;
+        let ExitCause::OverLimit { message } = &exit.cause else { unreachable!("{exit:?}") };
+        assert!(message.contains(limit) && message.contains(whose), "{message}");
+        assert!(exit.started_at.is_some());
+        let last = log(h.executor(), spec.id, 0).await.pop().unwrap();
+        assert!(last.stream == Stream::Service && last.line.ends_with(b"SIGKILL sent"), "{last:?}");
+    }
+    assert_eq!(over(h.executor(), modest.id).await.cause, ExitCause::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn an_attempt_that_fills_the_disk_is_ended() {
+    end_what_fills_the_disk(&Harness::with(|settings| settings.max_disk_bytes = Some(8 << 20))).await;
+}
+
+#[tokio::test]
+async fn an_attempt_without_namespaces_that_fills_the_disk_is_ended_too() {
+    let h = Harness::with(|settings| (settings.max_disk_bytes, settings.isolate) = (Some(8 << 20), false));
+    end_what_fills_the_disk(&h).await;
+}
+
+#[tokio::test]
+async fn the_processes_of_a_user_are_limited() {
+    if !is_root() {
+        // An ordinary user's limit is an attempt's own.
+        let h = Harness::with(|settings| settings.max_processes = Some(20));
+        assert_eq!(*h.executor.process_limit(), ProcessLimit::Each(20));
+        return fork_beyond(&h, 20).await;
+    }
+    // A user of its own: the kernel counts all that it runs.
+    let user = Some(RunAs { uid: 61_234, gid: 61_234 });
+    let h = Harness::with(|settings| {
+        (settings.run_as, settings.max_processes, settings.max_running) = (user, Some(10), 2);
+    });
+    assert_eq!(*h.executor.process_limit(), ProcessLimit::Together(20));
+    fork_beyond(&h, 20).await;
+    let h = Harness::with(|settings| settings.max_processes = Some(10));
+    assert!(matches!(h.executor.process_limit(), ProcessLimit::Unlimited { why: Some(_) }));
+}
+
+/// Starts fewer processes than the limit, and more.
+async fn fork_beyond(h: &Harness, limit: u32) {
+    let forks =
+        |count: u32| script(&format!("i=0; while [ $i -lt {count} ]; do sleep 60 & i=$((i+1)); done; echo all"));
+    let few = forks(limit - 5);
+    h.executor.launch(&few).await.unwrap();
+    assert_eq!(over(&h.executor, few.id).await.cause, ExitCause::Exited { code: 0 });
+    assert_eq!(lines(&h.executor, few.id).await, ["all"]);
+    let many = forks(limit + 5);
+    h.executor.launch(&many).await.unwrap();
+    let exit = over(&h.executor, many.id).await;
+    assert!(matches!(exit.cause, ExitCause::Exited { code } if code != 0), "{exit:?}");
+    assert!(exit.stderr_tail.to_lowercase().contains("fork"), "{exit:?}");
 }

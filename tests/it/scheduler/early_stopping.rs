@@ -188,7 +188,7 @@ async fn a_value_that_is_no_number_falls_behind(engine: Engine) {
     assert_eq!((tuning.status, tuning.counters.stopped), (TuningStatus::Completed, 1));
 }
 
-super::on_both_databases! {
+on_both_databases! {
     hyperband_stops_what_falls_behind,
     the_median_rule_stops_what_is_worse_than_usual,
     a_verdict_lost_in_a_crash_is_found_again,

@@ -1,5 +1,6 @@
 //! Schedules, on both databases, with a simulated executor and a manual clock: what is started, when, and how it ends.
 
+/// Makes each schedule a test on either database.
 macro_rules! on_both_databases {
     ($($test:ident),+ $(,)?) => {
         mod sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -8,8 +9,9 @@ macro_rules! on_both_databases {
             async fn $test() { super::$test(crate::support::database::Engine::Postgres).await; })+ }
     };
 }
-use on_both_databases;
 
 mod early_stopping;
+mod faults;
+mod faulty;
 mod schedules;
 mod world;

@@ -245,7 +245,7 @@ async fn a_write_that_fails_loses_and_repeats_nothing(engine: Engine) {
     }
 }
 
-super::on_both_databases! {
+on_both_databases! {
     spends_its_budget_exactly_and_finds_the_best,
     every_suggestion_replays_from_its_recorded_history,
     a_job_without_its_objective_completes_and_the_search_goes_on,

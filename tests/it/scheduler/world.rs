@@ -1,6 +1,7 @@
 //! A scheduler over a real database and a simulated executor, whose clock the test holds.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use tunesmith::executor::simulated::{Script, Simulated};
 use tunesmith::executor::{AttemptSpec, Executor};
 use tunesmith::objects::Objects;
 use tunesmith::scheduler::study::replay;
-use tunesmith::scheduler::{Scheduler, SchedulerParts};
+use tunesmith::scheduler::{Scheduler, SchedulerParts, UPLOAD_PATIENCE};
 use tunesmith::store::rows::{TrainingJob, TuningJob};
 use tunesmith::store::{StoreError, WriteClass, metrics, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
+use super::faulty::{Faults, Faulty};
 use crate::support::database::{Engine, TestDb};
 
 /// How long a test waits for something that must happen.
@@ -28,10 +30,16 @@ pub struct World {
     pub sim: Simulated,
     pub app: App,
     pub clock: Clock,
+    /// What of the executor fails.
+    pub faults: Arc<Faults>,
+    /// As of the next start.
+    pub max_running: usize,
+    /// As of the next start.
+    pub upload_patience: Duration,
+    pub database: TestDb,
     scheduler: Option<Scheduler>,
     server_id: Uuid,
-    _folder: tempfile::TempDir,
-    _database: TestDb,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -44,17 +52,28 @@ impl World {
         let objects = Arc::new(Objects::new(folder.path().join("s3"), Vec::new()).unwrap());
         let image =
             Image { name: "local/sim:1".into(), command: vec!["/bin/true".into()], metric_definitions: Vec::new() };
+        let faults = Arc::<Faults>::default();
         let app = App {
             db: database.db.clone(),
             clock: clock.clone(),
             objects,
-            executor: Arc::new(sim.clone()) as Arc<dyn Executor>,
+            executor: Arc::new(Faulty { sim: sim.clone(), faults: Arc::clone(&faults) }) as Arc<dyn Executor>,
             images: Arc::new(Images::new(vec![image]).unwrap()),
             wake: Wake::default(),
             quotas: Quotas::default(),
         };
-        let mut world =
-            Self { sim, app, clock, scheduler: None, server_id: Uuid::new_v4(), _folder: folder, _database: database };
+        let mut world = Self {
+            sim,
+            app,
+            clock,
+            faults,
+            max_running: 64,
+            upload_patience: UPLOAD_PATIENCE,
+            database,
+            scheduler: None,
+            server_id: Uuid::new_v4(),
+            folder,
+        };
         world.start();
         world
     }
@@ -69,7 +88,8 @@ impl World {
             objects: Arc::clone(&app.objects),
             executor: Arc::clone(&app.executor),
             wake: app.wake.clone(),
-            max_running: 64,
+            max_running: self.max_running,
+            upload_patience: self.upload_patience,
         }));
     }
 
@@ -78,6 +98,11 @@ impl World {
         if let Some(scheduler) = self.scheduler.take() {
             scheduler.stop().await;
         }
+    }
+
+    /// The folder that stands for a bucket.
+    pub fn bucket(&self, name: &str) -> PathBuf {
+        self.folder.path().join("s3").join(name)
     }
 
     pub fn scope() -> Scope {

@@ -16,6 +16,7 @@ store_suite! { [sqlite, postgres] {
     long_series_are_thinned_evenly,
     one_append_of_very_many_points_stores_few,
     a_tuning_job_has_the_curves_of_its_training_jobs,
+    pieces_add_up_wherever_the_appending_broke_off,
     an_attempt_that_is_gone_takes_no_points,
 } }
 
@@ -152,6 +153,33 @@ async fn a_tuning_job_has_the_curves_of_its_training_jobs(db: TestDb) {
     db.append(of(1), &[point(10, 0, 3.0)], 20).await;
     let curves = db.read(move |tx| Box::pin(metrics::curves(tx, tuning.id, 0))).await.unwrap();
     assert_eq!(curves, [(jobs[0].id, vec![(0, 2.0), (3, 1.0)]), (jobs[1].id, vec![(1, 3.0)])].into());
+}
+
+async fn pieces_add_up_wherever_the_appending_broke_off(db: TestDb) {
+    let (job, id) = db.put_attempt("job").await;
+    // Three metrics to a line, and one line with far more values than a piece takes.
+    let mut all: Vec<MetricPoint> = (0..9_000_u64).map(|n| point(n / 3 * 10, (n % 3) as u32, n as f64)).collect();
+    all.extend((0..5_000_u32).map(|n| point(50_000, 3 + n % 40, f64::from(n))));
+    all.extend((0..10_u64).map(|n| MetricPoint { nth: 3_000 + n, ..point(60_000 + n, 0, 1.0) }));
+    let end = ReadPosition { offset: 70_000, non_finite: 5 };
+    let pieces = metrics::cut(&all, end);
+    assert!(pieces.len() >= 6, "{}", pieces.len());
+    assert!(pieces.iter().all(|(piece, _)| piece.len() <= 2_000 || piece.iter().all(|p| p.offset == 50_000)));
+    assert_eq!(pieces.iter().map(|(piece, _)| piece.len()).sum::<usize>(), all.len());
+    for broken_off in 1..=pieces.len() {
+        for (piece, position) in &pieces[..broken_off] {
+            db.append(id, piece, position.offset).await;
+        }
+        let (inside, position) = (pieces[broken_off - 1].0, db.position(id).await.offset);
+        assert!(inside.iter().all(|point| point.offset < position), "what is in lies before the position");
+        let after = pieces.get(broken_off).and_then(|(piece, _)| piece.first());
+        assert!(after.is_none_or(|point| point.offset >= position), "and nothing that is not");
+    }
+    for definition in 0..3 {
+        let wanted: Vec<MetricPoint> = all.iter().filter(|point| point.definition == definition).copied().collect();
+        assert_eq!(db.curve(job.id, definition).await, wanted, "each once, none left out");
+    }
+    assert_eq!(metrics::cut(&[], end), [(&[][..], end)]);
 }
 
 async fn an_attempt_that_is_gone_takes_no_points(db: TestDb) {

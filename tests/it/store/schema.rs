@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
+use sqlx::{Connection as _, PgConnection, Row as _, SqliteConnection};
 use tunesmith::store::{Db, StoreError};
 
-use crate::support::database::{Engine, TestDb};
+use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
     migrating_again_changes_nothing,
@@ -14,23 +14,6 @@ store_suite! { [sqlite, postgres] {
     a_changed_migration_is_refused,
     an_unknown_value_is_refused_by_the_schema,
 } }
-
-impl TestDb {
-    /// Runs a statement that no store function would.
-    async fn raw(&self, text: &str) -> Result<(), sqlx::Error> {
-        let text = AssertSqlSafe(text.to_owned());
-        match self.engine {
-            Engine::Sqlite => {
-                let mut connection = SqliteConnection::connect(&self.url).await?;
-                sqlx::raw_sql(text).execute(&mut connection).await.map(|_| ())
-            }
-            Engine::Postgres => {
-                let mut connection = PgConnection::connect(&self.url).await?;
-                sqlx::raw_sql(text).execute(&mut connection).await.map(|_| ())
-            }
-        }
-    }
-}
 
 async fn migrating_again_changes_nothing(db: TestDb) {
     let job = super::fixtures::tuning_job("job");

@@ -94,6 +94,23 @@ fn postgres_server() -> String {
     std::env::var("TEST_DATABASE_URL").expect("set TEST_DATABASE_URL to a Postgres server that tests may use")
 }
 
+impl<D> TestDb<D> {
+    /// Runs a statement that no store function would.
+    pub async fn raw(&self, text: &str) -> Result<(), sqlx::Error> {
+        let text = AssertSqlSafe(text.to_owned());
+        match self.engine {
+            Engine::Sqlite => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url).await?;
+                sqlx::raw_sql(text).execute(&mut connection).await.map(|_| ())
+            }
+            Engine::Postgres => {
+                let mut connection = sqlx::PgConnection::connect(&self.url).await?;
+                sqlx::raw_sql(text).execute(&mut connection).await.map(|_| ())
+            }
+        }
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         let Self::Database { server, name } = self else { return };

@@ -34,6 +34,7 @@ pub(crate) fn script(text: &str) -> AttemptSpec {
         channels: Vec::new(),
         checkpoints: None,
         instance_type: Some("ml.m5.large".into()),
+        volume_bytes: None,
         max_runtime_ms: 60_000,
         stop_grace_ms: 30_000,
     }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
+use serde_json::Value;
+
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tunesmith");
 
@@ -17,7 +20,11 @@ pub struct ServerProcess {
 impl ServerProcess {
     /// Starts a server with a configuration file and a data directory and waits until it listens.
     pub fn start(config: &Path, data_dir: &Path, database_url: Option<&str>) -> Self {
-        let mut command = command();
+        Self::start_by(command(), config, data_dir, database_url)
+    }
+
+    /// The same by a command of the test's own.
+    pub fn start_by(mut command: Command, config: &Path, data_dir: &Path, database_url: Option<&str>) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(config).arg("--data-dir").arg(data_dir);
         if let Some(url) = database_url {
             command.args(["--database-url", url]);
@@ -37,6 +44,17 @@ impl ServerProcess {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut response = agent.get(format!("{}{path}", self.url)).call().expect("the server answers");
         (response.status().as_u16(), response.body_mut().read_to_string().expect("a text"))
+    }
+
+    /// Calls an operation that succeeds.
+    pub fn call(&self, operation: &str, input: &Value) -> Value {
+        let mut answer = ureq::post(format!("{}/", self.url))
+            .header("X-Amz-Target", format!("SageMaker.{operation}"))
+            .content_type("application/x-amz-json-1.1")
+            .send(input.to_string())
+            .expect("the server answers well");
+        let text = answer.body_mut().read_to_string().expect("a text");
+        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("a document") }
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
@@ -64,9 +82,27 @@ impl Drop for ServerProcess {
     }
 }
 
+/// The supervisors that run now beneath a data directory.
+pub fn supervisors(data_dir: &Path) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let beneath = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        words.get(1) == Some(&b"supervise".as_slice())
+            && words.get(2).is_some_and(|word| word.starts_with(data_dir.as_os_str().as_encoded_bytes()))
+    };
+    pids.filter(beneath).map(Pid::from_raw).collect()
+}
+
 /// The binary, without the caller's settings.
 pub fn command() -> Command {
-    let mut command = Command::new(BINARY);
+    command_of(Path::new(BINARY))
+}
+
+/// The same for a copy of the binary.
+pub fn command_of(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TUNESMITH_")) {
         command.env_remove(name);
     }

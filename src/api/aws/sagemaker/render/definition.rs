@@ -6,7 +6,8 @@ use crate::api::aws::sagemaker::render::{default, without_nulls};
 use crate::app::training_jobs::DefinitionView;
 use crate::domain::rules::{DEFAULT_CHECKPOINT_PATH, DEFAULT_MAX_RUNTIME_SECONDS, OBJECTIVE_HYPERPARAMETER};
 
-/// `VolumeSizeInGB` of a request that leaves it out: clients read it, and nothing here acts on it.
+/// `VolumeSizeInGB` of a request that leaves it out: clients read it. Then the server's own limit
+/// holds.
 const DEFAULT_VOLUME_GB: u32 = 30;
 
 /// The definition as requested, completed.
