@@ -3,14 +3,14 @@
 //! Invariant: a function of the study alone; the order of its trials does not matter, and a trial at or below the median
 //! goes on. Which strategy proposed the trial does not matter either.
 //!
-//! | symbol | meaning                                                                      |
-//! |--------|------------------------------------------------------------------------------|
-//! | e      | the epoch of the trial's last report                                         |
-//! | m(e)   | the trial's best value up to e                                               |
-//! | a_j(e) | running average of an ended trial j up to e, if j reached e                  |
-//! | n      | how many a_j(e) there are                                                    |
+//! | symbol | meaning                                                        |
+//! |--------|----------------------------------------------------------------|
+//! | e      | the epoch of the trial's last report                           |
+//! | m(e)   | the trial's best value up to e                                 |
+//! | a(e)   | running average of an ended trial up to e, where it reached e  |
+//! | n      | how many a(e) there are                                        |
 //!
-//! Stop where n >= `PEERS_MIN`, e > `WARM_UP` and m(e) is worse than the median of a_j(e). The service documents the
+//! Stop where n >= `PEERS_MIN`, e > `WARM_UP` and m(e) is worse than the median of the a(e). The service documents the
 //! averages and the median; it compares the current value, here the best one as in Vizier (Golovin et al., "Google
 //! Vizier", KDD 2017, section 3.5.1), so that one bad epoch of a good trial does not end it. It publishes no warm-up.
 
@@ -55,8 +55,75 @@ fn average(losses: &[f64]) -> f64 {
     losses.iter().map(|loss| loss / losses.len() as f64).sum()
 }
 
-/// The lower middle of sorted numbers, or the mean of both middles.
+/// Of sorted numbers, at least one.
 fn median(sorted: &[f64]) -> f64 {
     let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    if low == high { low } else { f64::midpoint(low, high) }
+    f64::midpoint(low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::space::Space;
+    use crate::domain::status::{Direction, Strategy};
+    use crate::search::{Study, Trial, TrialState, Verdict, verdict};
+
+    fn trial(ordinal: u32, state: TrialState, values: &[f64]) -> Trial {
+        let curve = (1..).zip(values.iter().copied()).collect();
+        Trial { ordinal, values: vec![], state, curve, value: None }
+    }
+
+    /// `ended` trials and, as the last, one that has just reported.
+    fn stops(direction: Direction, ended: &[&[f64]], own: &[f64]) -> bool {
+        let last = u32::try_from(ended.len()).unwrap() + 1;
+        let mut trials: Vec<Trial> =
+            (1..).zip(ended).map(|(ordinal, values)| trial(ordinal, TrialState::Completed, values)).collect();
+        trials.push(trial(last, TrialState::Pending, own));
+        let study = Study {
+            space: Space { parameters: vec![] },
+            direction,
+            strategy: Strategy::Random,
+            seed: 1,
+            definition: 0,
+            budget: 100,
+            trials,
+            parents: vec![],
+            resource: None,
+            early_stopping: true,
+        };
+        let stop = verdict(&study, last) == Verdict::Stop;
+        let off = Study { early_stopping: false, ..study };
+        assert_eq!(verdict(&off, last), Verdict::Continue);
+        stop
+    }
+
+    #[test]
+    fn the_best_value_so_far_is_held_against_the_median_of_running_averages() {
+        // Averages up to epoch 4: 1, 2, 3.5, 4, 5.
+        let ended: [&[f64]; 5] = [&[1.0; 4], &[2.0; 4], &[2.0, 3.0, 4.0, 5.0, 90.0], &[4.0; 9], &[5.0; 4]];
+        assert!(stops(Direction::Minimize, &ended, &[9.0, 9.0, 9.0, 3.6]));
+        assert!(!stops(Direction::Minimize, &ended, &[9.0, 3.4, 9.0, 9.0]));
+        assert!(stops(Direction::Maximize, &ended, &[0.0, 0.0, 3.4, 0.0]));
+        assert!(!stops(Direction::Maximize, &ended, &[0.0, 0.0, 0.0, 3.6]));
+    }
+
+    #[test]
+    fn few_rivals_or_few_epochs_stop_nothing() {
+        let ended: [&[f64]; 5] = [&[1.0; 9]; 5];
+        assert!(stops(Direction::Minimize, &ended, &[2.0; 4]));
+        assert!(!stops(Direction::Minimize, &ended, &[2.0; 3]));
+        assert!(!stops(Direction::Minimize, &ended[..4], &[2.0; 4]));
+        assert!(!stops(Direction::Minimize, &[[1.0; 3].as_slice(); 9], &[2.0; 4]), "none of them came so far");
+        assert!(!stops(Direction::Minimize, &ended, &[]));
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_the_worst() {
+        let ended: [&[f64]; 5] = [&[1.0; 9]; 5];
+        assert!(stops(Direction::Maximize, &ended, &[f64::NAN, f64::INFINITY, f64::NAN, f64::NEG_INFINITY]));
+        assert!(
+            !stops(Direction::Minimize, &[[f64::NAN; 9].as_slice(); 5], &[f64::NAN; 4]),
+            "no worse than the others"
+        );
+        assert!(stops(Direction::Minimize, &[[1e308; 9].as_slice(); 5], &[1.1e308; 4]), "averages do not overflow");
+    }
 }

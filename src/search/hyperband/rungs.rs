@@ -1,13 +1,13 @@
 //! Who goes on: successive halving without waiting, by stopping.
 //!
 //! Invariant: a trial is judged once per rung, at its first report there; the best at a rung goes on, and so do at most
-//! one in eta of those who came, rounded up. Trials that failed are not counted.
+//! one in eta of those who came, rounded down but for that one. Trials that failed are not counted.
 //!
-//! | symbol | here    | meaning                                                                     |
-//! |--------|---------|-----------------------------------------------------------------------------|
-//! | r, R   | min, max| `MinResource`, `MaxResource`                                                |
-//! | eta    | `ETA`   | one in eta goes on                                                          |
-//! | r_k    | levels  | r eta^k below R: where trials are judged                                    |
+//! | symbol  | here       | meaning                                  |
+//! |---------|------------|------------------------------------------|
+//! | r, R    | min, max   | `MinResource`, `MaxResource`             |
+//! | eta     | `ETA`      | one in eta goes on                       |
+//! | r eta^k | `levels`   | where trials are judged, as far as below R|
 //!
 //! Li et al., "A System for Massively Parallel Hyperparameter Tuning" (`MLSys` 2020), algorithm 2, in the variant that
 //! stops instead of pausing (the service cannot resume a training job); one bracket, the most eager one: more do not help
@@ -52,5 +52,5 @@ fn goes_on(study: &Study, trial: &Trial, level: u32) -> bool {
     let (came, better) = others
         .filter_map(|other| loss_at(study, other, level))
         .fold((1, 0_usize), |(n, better), loss| (n + 1, better + usize::from(loss < own)));
-    better < usize::div_ceil(came, ETA as usize)
+    better < (came / ETA as usize).max(1)
 }
