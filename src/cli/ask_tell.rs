@@ -212,7 +212,7 @@ mod tests {
             .collect()
     }
 
-    fn create(strategy: &str, direction: &str, resource: Json) -> String {
+    fn create(strategy: &str, direction: &str, resource: &Json) -> String {
         let real = json!([{"Name": "c", "MinValue": "0", "MaxValue": "1"}]);
         let texts = json!([{"Name": "a", "Values": ["x", "y"]}, {"Name": "b", "Values": ["1", "2"]}]);
         let numbers = if strategy == "Grid" { json!([]) } else { real };
@@ -228,14 +228,14 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_answered_and_changes_nothing() {
-        let unknown = create("Guess", "Minimize", Json::Null);
-        let random = create("Random", "Minimize", Json::Null);
+        let unknown = create("Guess", "Minimize", &Json::Null);
+        let random = create("Random", "Minimize", &Json::Null);
         let long = "x".repeat(3 << 20);
         let answers = talk(&[
             "{",
             ASK,
             &unknown,
-            &create("Random", "Minimize", json!({"MinResource": 3, "MaxResource": 2})),
+            &create("Random", "Minimize", &json!({"MinResource": 3, "MaxResource": 2})),
             &random,
             &random,
             &long,
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_grid_is_done() {
-        let answers = talk(&[&create("Grid", "Minimize", Json::Null), ASK, ASK, ASK, ASK, ASK, ASK]);
+        let answers = talk(&[&create("Grid", "Minimize", &Json::Null), ASK, ASK, ASK, ASK, ASK, ASK]);
         let points: std::collections::BTreeSet<String> =
             answers[1..5].iter().map(|a| a["params"].to_string()).collect();
         assert_eq!(points.len(), 4);
@@ -275,7 +275,7 @@ mod tests {
 
     /// Trials that report one value each, under a rule that stops trials.
     fn decisions(direction: &str, values: &[f64]) -> Vec<String> {
-        let mut lines = vec![create("Hyperband", direction, json!({"MinResource": 1, "MaxResource": 27}))];
+        let mut lines = vec![create("Hyperband", direction, &json!({"MinResource": 1, "MaxResource": 27}))];
         for (n, value) in (1..).zip(values) {
             lines.push(ASK.to_owned());
             lines.push(format!(r#"{{"op":"report","trial_id":{n},"epoch":1,"value":{value}}}"#));
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_same_requests_get_the_same_answers_whatever_pending_trials_have_reported() {
-        let study = create("Hyperband", "Maximize", json!({"MinResource": 1, "MaxResource": 9}));
+        let study = create("Hyperband", "Maximize", &json!({"MinResource": 1, "MaxResource": 9}));
         let mut lines = vec![study];
         for n in 1..=12 {
             lines.push(ASK.to_owned());

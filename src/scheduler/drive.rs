@@ -113,12 +113,11 @@ impl Drive {
         let known_started = began || stored != ReadPosition::default();
         let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };
         self.begin_curve(&subject, &mut reading).await;
-        match self.start(&subject).await {
-            Err(exit) => report.exit = exit,
-            Ok(()) => {
-                report.exit = self.follow(&subject, &mut reading, prepared_at).await;
-                self.collect(&subject, &mut reading, &mut report).await;
-            }
+        if let Err(exit) = self.start(&subject).await {
+            report.exit = exit;
+        } else {
+            report.exit = self.follow(&subject, &mut reading, prepared_at).await;
+            self.collect(&subject, &mut reading, &mut report).await;
         }
         self.end_curve(&subject, &mut report).await;
         Some(report)
@@ -127,8 +126,16 @@ impl Drive {
     /// Where training jobs may be stopped early: lets the curve go on from the attempts before.
     async fn begin_curve(&self, subject: &Subject, reading: &mut Reading) {
         let Some(objective) = subject.followed_metric() else { return };
-        let (attempt, mut earlier) = (self.attempt.id, (0, Curve::new()));
-        while attempt.number > 1 {
+        let attempt = self.attempt.id;
+        let (base, earlier) = if attempt.number > 1 { self.earlier_curve(objective).await } else { (0, Curve::new()) };
+        reading.follow(objective as usize, base);
+        self.inner.curves.begin(attempt.training_job, earlier);
+    }
+
+    /// The number that this attempt's first value has, and the curve before it; read as often as it takes.
+    async fn earlier_curve(&self, objective: u32) -> (u64, Curve) {
+        let attempt = self.attempt.id;
+        loop {
             let reading = self.inner.parts.db.read_for_scheduling(move |tx| {
                 Box::pin(async move {
                     let base = metrics::base(tx, attempt, objective).await?;
@@ -138,14 +145,11 @@ impl Drive {
             match reading.await {
                 Ok((base, points)) => {
                     let before = points.iter().map(|point| (point.nth, point.value)).filter(|(nth, _)| *nth < base);
-                    earlier = (base, curve(before));
-                    break;
+                    return (base, curve(before));
                 }
                 Err(error) => self.complain("the curve of earlier attempts could not be read", &error).await,
             }
         }
-        reading.follow(objective as usize, earlier.0);
-        self.inner.curves.begin(attempt.training_job, earlier.1);
     }
 
     /// Puts the rest of the points into the rows and the curve into the report as the rows now have it: the study that

@@ -56,21 +56,21 @@ impl Verdicts {
         for live in &live {
             self.judged.insert(live.id, live.curve.last().map_or(0, |(epoch, _)| *epoch));
         }
-        let (study, stop) = tokio::task::spawn_blocking(move || judge_all(study, live)).await?;
+        let (study, stop) = tokio::task::spawn_blocking(move || judge_all(study, &live)).await?;
         self.stop.extend(stop);
         Ok(study)
     }
 }
 
 /// Asks for a verdict on each new value, in the order of ordinals.
-fn judge_all(mut study: Study, live: Vec<Live>) -> (Study, Vec<Uuid>) {
+fn judge_all(mut study: Study, live: &[Live]) -> (Study, Vec<Uuid>) {
     let mut stop = Vec::new();
-    for live in &live {
+    for live in live {
         if let Some(trial) = find(&mut study, live.ordinal) {
             trial.curve = live.curve.iter().copied().take_while(|(epoch, _)| *epoch <= live.judged).collect();
         }
     }
-    for live in &live {
+    for live in live {
         let news: Vec<(u32, f64)> = live.curve.iter().copied().filter(|(epoch, _)| *epoch > live.judged).collect();
         let (before, singly) = news.split_at(news.len().saturating_sub(JUDGED_SINGLY));
         if let Some(trial) = find(&mut study, live.ordinal) {
@@ -85,7 +85,7 @@ fn judge_all(mut study: Study, live: Vec<Live>) -> (Study, Vec<Uuid>) {
             }
         }
     }
-    for live in &live {
+    for live in live {
         if let Some(trial) = find(&mut study, live.ordinal) {
             trial.curve.clear();
         }

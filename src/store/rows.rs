@@ -195,7 +195,7 @@ impl TrainingJob {
         self.stopped_early = true;
         self.request_stop(now);
         if let Some(last) = self.transitions.last_mut() {
-            last.message = STOPPED_EARLY.to_owned();
+            STOPPED_EARLY.clone_into(&mut last.message);
         }
     }
 
