@@ -128,6 +128,7 @@ fn begin(create: Create) -> Result<Session, String> {
         budget: create.max_trials,
         trials: Vec::new(),
         parents: Vec::new(),
+        warm_start: None,
         resource: create.resource.map(|r| Resource { min: r.min_resource, max: r.max_resource }),
         early_stopping: create.early_stopping == Some(EarlyStopping::Auto),
     };

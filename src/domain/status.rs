@@ -88,6 +88,11 @@ text_enum! {
 }
 
 text_enum! {
+    /// `HyperParameterTuningJobWarmStartType`.
+    WarmStart { IdenticalDataAndAlgorithm, TransferLearning }
+}
+
+text_enum! {
     /// `HyperParameterScalingType`.
     Scaling { Auto, Linear, Logarithmic, ReverseLogarithmic }
 }

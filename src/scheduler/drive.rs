@@ -296,7 +296,8 @@ impl Drive {
                 }
             };
             let news = reading.news();
-            if !news.is_empty() {
+            // What has ended needs no verdict.
+            if !news.is_empty() && matches!(observed, Ok(Observed::Running { .. })) {
                 self.inner.tell_progress(subject.tuning_job, subject.job.id, news);
             }
             match observed {

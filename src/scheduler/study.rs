@@ -77,6 +77,7 @@ pub fn empty(job: &TuningJob, request: &TuningRequest) -> Result<Study, StudyErr
         budget: job.max_jobs,
         trials: Vec::new(),
         parents: Vec::new(),
+        warm_start: None,
         resource: resource.map(|range| Resource { min: *range.start(), max: *range.end() }),
         early_stopping: request.config.early_stopping == Some(EarlyStopping::Auto),
     })

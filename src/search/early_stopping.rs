@@ -87,6 +87,7 @@ mod tests {
             budget: 100,
             trials,
             parents: vec![],
+            warm_start: None,
             resource: None,
             early_stopping: true,
         };

@@ -36,6 +36,7 @@ mod tests {
             budget: 100,
             trials: vec![],
             parents: vec![],
+            warm_start: None,
             resource: None,
             early_stopping: false,
         }

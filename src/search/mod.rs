@@ -20,7 +20,7 @@ mod suite;
 mod taken;
 
 use crate::domain::space::{Space, Value};
-use crate::domain::status::{Direction, Strategy};
+use crate::domain::status::{Direction, Strategy, WarmStart};
 
 /// All that a strategy may know.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct Study {
     pub trials: Vec<Trial>,
     /// Earlier studies to learn from.
     pub parents: Vec<Study>,
+    /// How to learn from them; not at all where absent.
+    pub warm_start: Option<WarmStart>,
     /// What one trial may use at least and at most, where trials report on their way.
     pub resource: Option<Resource>,
     /// Whether the median rule may stop a trial (`TrainingJobEarlyStoppingType: Auto`).

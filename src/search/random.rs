@@ -50,6 +50,7 @@ mod tests {
             budget: 10_000,
             trials: vec![],
             parents: vec![],
+            warm_start: None,
             resource: None,
             early_stopping: false,
         }

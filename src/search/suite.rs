@@ -37,6 +37,7 @@ fn study(strategy: Strategy, space: Space) -> Study {
         budget: FAR_BUDGET,
         trials: vec![],
         parents: vec![],
+        warm_start: None,
         resource: None,
         early_stopping: false,
     }

@@ -76,6 +76,11 @@ pub(super) fn fit(kinds: &[Kind], points: &[Vec<f64>], y: &[f64]) -> Option<Fit>
     value.is_finite().then(|| read(kinds, &theta))
 }
 
+/// Kernel and noise where the fit begins, for when there is nothing to fit to.
+pub(super) fn prior(kinds: &[Kind]) -> Fit {
+    read(kinds, &start(kinds))
+}
+
 fn start(kinds: &[Kind]) -> Vec<f64> {
     let mut theta = vec![length_prior(kinds.len()).mode(); kinds.len()];
     theta.extend([SIGNAL_START, NOISE_START]);

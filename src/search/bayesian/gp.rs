@@ -101,6 +101,11 @@ impl Gp {
         means.into_iter().zip(explained).map(|(mean, e)| Prediction { mean, variance: self.left_over(e) }).collect()
     }
 
+    /// K⁻¹ (t - m) for other targets t at the same observations.
+    pub(super) fn weights_of(&self, targets: &[f64]) -> Vec<f64> {
+        mean_and_weights(&self.factor, targets).1
+    }
+
     fn left_over(&self, explained: f64) -> f64 {
         (self.kernel.signal - explained).max(LEAST_VARIANCE)
     }
@@ -136,6 +141,9 @@ impl Gp {
 /// m and α from the factor of K.
 pub(super) fn mean_and_weights(factor: &[f64], y: &[f64]) -> (f64, Vec<f64>) {
     let n = y.len();
+    if n == 0 {
+        return (0.0, Vec::new());
+    }
     let (mut ones, mut weights) = (vec![1.0; n], y.to_vec());
     solve_lower(factor, n, &mut ones);
     solve_lower(factor, n, &mut weights);

@@ -2,7 +2,7 @@
 //!
 //! | symbol | meaning                                                            |
 //! |--------|--------------------------------------------------------------------|
-//! | μ, v   | the model's mean and variance at a point (see `gp`)                 |
+//! | μ, v   | the model's mean and variance at a point (see `surrogate`)          |
 //! | β      | how many deviations of optimism                                    |
 //! | a      | acquisition, β √v - μ: the negative of the lower confidence bound   |
 //!
@@ -14,8 +14,9 @@
 //!
 //! Srinivas et al., Gaussian Process Optimization in the Bandit Setting (2010), eq. 6.
 
-use crate::search::bayesian::gp::{Gp, Prediction};
+use crate::search::bayesian::gp::Prediction;
 use crate::search::bayesian::minimise::{Steps, minimise};
+use crate::search::bayesian::surrogate::Surrogate;
 use crate::search::features::{Features, Kind};
 use crate::search::normal;
 use crate::search::rng::Stream;
@@ -44,7 +45,7 @@ const OUTSIDE: f64 = 50.0;
 /// The acquisition over a space.
 pub(super) struct Surface<'a> {
     pub(super) features: &'a Features<'a>,
-    pub(super) gp: &'a Gp,
+    pub(super) model: &'a Surrogate<'a>,
     /// β.
     pub(super) optimism: f64,
     /// Whether a point may be suggested.
@@ -56,7 +57,7 @@ type Judged = (f64, Vec<f64>);
 
 impl Surface<'_> {
     /// The best free point that was met; `None` where none was. `best` are the points to look around.
-    pub(super) fn maximise(&self, best: &[&[f64]], stream: &mut Stream) -> Option<Vec<f64>> {
+    pub(super) fn maximise(&self, best: &[Vec<f64>], stream: &mut Stream) -> Option<Vec<f64>> {
         let mut candidates = self.features.sobol(EVERYWHERE, stream);
         for x in best {
             for reach in REACH.iter().cycle().take(AROUND) {
@@ -81,7 +82,7 @@ impl Surface<'_> {
     /// Acquisitions of those points that are free.
     fn judge(&self, mut points: Vec<Vec<f64>>) -> Vec<Judged> {
         points.retain(|x| (self.is_free)(x));
-        let values = self.gp.predict(&points);
+        let values = self.model.predict(&points);
         values.into_iter().map(|p| self.acquisition(p)).zip(points).collect()
     }
 
@@ -146,7 +147,7 @@ impl Surface<'_> {
         };
         let start: Vec<f64> = reals.iter().map(|j| x[*j]).collect();
         let (z, _) = minimise(&start, &ASCENT, |z, slopes| {
-            let gradient = self.gp.predict_gradient(&with(z));
+            let gradient = self.model.predict_gradient(&with(z));
             let by_variance = 0.5 * self.optimism / gradient.at.variance.sqrt();
             let mut cost = -self.acquisition(gradient.at);
             for ((slope, j), z) in slopes.iter_mut().zip(&reals).zip(z) {

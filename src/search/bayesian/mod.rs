@@ -1,8 +1,10 @@
 //! Bayesian search: a Gaussian process says what to expect of any point, and the most promising one is tried.
 //!
 //! 1. The first trials, two more than there are coordinates, are quasi-random.
-//! 2. Then objective values become targets (`targets`), the process is fitted to them (`fit`, `kernel`) and conditioned
-//!    (`gp`), and the point of the lowest confidence bound is looked for (`maximise`).
+//! 2. Then results become targets (`targets`), the process is fitted to them (`fit`, `kernel`) and conditioned (`gp`,
+//!    `model`), and the point of the lowest confidence bound is looked for (`maximise`).
+//! 3. Parents join as data (`IdenticalDataAndAlgorithm`), or as expectations that the study's own results correct
+//!    (`TransferLearning`, see `surrogate`).
 //!
 //! Pending trials count as if they had come to what the model expects of them: nobody learns from that, but the deviation
 //! there falls, and the next suggestion goes elsewhere (Desautels et al., Parallelizing Exploration-Exploitation Tradeoffs
@@ -16,23 +18,25 @@ mod kernel;
 mod matrix;
 mod maximise;
 mod minimise;
+mod model;
+mod surrogate;
 mod targets;
 
-use crate::domain::status::Direction;
+use crate::domain::status::WarmStart;
 use crate::search::each::suggest_each;
 use crate::search::features::Features;
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::{Study, Suggestions, TrialState};
-use fit::Fit;
 use gp::Gp;
 use maximise::Surface;
+use model::{LEAST, Model};
+use surrogate::Surrogate;
+use targets::targets;
 
-/// Trials with a value before there is a model.
-const LEAST: usize = 3;
-/// Observations that parameters are fitted to, and those that the model is conditioned on; beyond it a selection serves.
-const MOST_FITTED: usize = 128;
-const MOST_CONDITIONED: usize = 500;
+/// Results that a model is conditioned on at most, and those of each parent that is another study.
+const MOST: usize = 500;
+const MOST_OF_PARENT: usize = 100;
 /// Deviations of optimism, β.
 const OPTIMISM: f64 = 1.8;
 /// Best trials that are looked around.
@@ -41,87 +45,129 @@ const BEST: usize = 5;
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
     let features = Features::of(&study.space);
-    let model = Model::of(study, &features);
+    let knowledge = Knowledge::of(study, &features);
     suggest_each(study, first_ordinal, n, |ordinal, taken, stream| {
         if features.len() == 0 {
             return None;
         }
-        let x = match &model {
-            Some(model) if ordinal as usize > features.len() + 2 => model.propose(study, taken, stream)?,
-            _ => features.sobol_point(ordinal - 1, study.seed),
+        let x = if knowledge.is_enough(ordinal) {
+            knowledge.propose(study, taken, stream)?
+        } else {
+            features.sobol_point(ordinal.saturating_sub(1), study.seed)
         };
         Some(features.decode(&x))
     })
 }
 
-/// What the trials that are over say.
-struct Model<'a> {
+/// Points and their losses.
+type Results = (Vec<Vec<f64>>, Vec<f64>);
+
+/// What the trials that are over say, the parents' too.
+struct Knowledge<'a> {
     features: &'a Features<'a>,
-    points: Vec<Vec<f64>>,
-    y: Vec<f64>,
-    fit: Fit,
-    gp: Gp,
+    /// The study's own results, less what the parents explain of them.
+    model: Option<Model>,
+    parents: Vec<(f64, Gp)>,
+    /// Points to look around: the best of the study, and of the parents while it has few.
+    best: Vec<Vec<f64>>,
+    /// How many results are as good as the study's own.
+    results: usize,
 }
 
-impl<'a> Model<'a> {
-    /// `None` while there is too little to learn from.
-    fn of(study: &Study, features: &'a Features<'a>) -> Option<Self> {
-        let sign = if study.direction == Direction::Minimize { 1.0 } else { -1.0 };
-        let told = study.in_order().into_iter().filter_map(|t| Some((features.encode(&t.values), sign * t.value?)));
-        let (points, values): (Vec<_>, Vec<_>) = told.unzip();
-        if points.len() < LEAST || features.len() == 0 {
-            return None;
+impl<'a> Knowledge<'a> {
+    fn of(study: &Study, features: &'a Features<'a>) -> Self {
+        let (mut points, mut losses) = results(study, study, features);
+        let parents = study.parents.iter().map(|parent| results(parent, study, features));
+        let mut guides = Vec::new();
+        match study.warm_start {
+            Some(WarmStart::IdenticalDataAndAlgorithm) => {
+                for (parent_points, parent_losses) in parents {
+                    points.extend(parent_points);
+                    losses.extend(parent_losses);
+                }
+            }
+            Some(WarmStart::TransferLearning) => guides.extend(parents.filter(|(points, _)| points.len() >= LEAST)),
+            None => {}
         }
-        let y = targets::targets(&values);
-        let (points, y) = select(&points, &y, MOST_CONDITIONED);
-        let fit = {
-            let (points, y) = select(&points, &y, MOST_FITTED);
-            fit::fit(&features.kinds, &points, &y)?
-        };
-        let gp = Gp::condition(fit.kernel.clone(), fit.noise, &points, &y)?;
-        Some(Self { features, points, y, fit, gp })
+        let y = targets(&losses);
+        let mut best = best(&points, &y);
+        if points.len() < features.len() + 2 {
+            best.extend(guides.iter().flat_map(|(points, losses)| self::best(points, losses)));
+        }
+        let parents = parents_of(features, &points, &y, &guides);
+        let offsets = surrogate::offsets(&parents, &points);
+        let residual: Vec<f64> = y.iter().zip(&offsets).map(|(y, offset)| y - offset).collect();
+        let model = Model::of(features, &points, &residual, MOST);
+        Self { features, model, parents, best, results: points.len() }
+    }
+
+    /// Whether a trial is for the model: not the first ones, and of those every other one where parents guide.
+    fn is_enough(&self, ordinal: u32) -> bool {
+        if !self.parents.is_empty() && ordinal % 2 == 1 {
+            return true;
+        }
+        self.results >= LEAST && self.results.max(ordinal as usize) > self.features.len() + 2
     }
 
     fn propose(&self, study: &Study, taken: &Taken, stream: &mut Stream) -> Option<Vec<f64>> {
-        let gp = self.with_unknown(study, taken)?;
-        let means: Vec<f64> = self.gp.predict(&self.points).iter().map(|p| p.mean).collect();
-        let mut order: Vec<usize> = (0..means.len()).collect();
-        order.sort_by(|a, b| means[*a].total_cmp(&means[*b]));
-        let best: Vec<&[f64]> = order.iter().take(BEST).map(|i| self.points[*i].as_slice()).collect();
+        let (points, failed) = self.unknown(study, taken);
+        let own = self.model.as_ref()?.believing(&points, &failed)?;
+        let model = Surrogate { own, parents: &self.parents };
         let is_free = |x: &[f64]| !taken.contains(&self.features.decode(x));
-        let surface = Surface { features: self.features, gp: &gp, optimism: OPTIMISM, is_free: &is_free };
-        surface.maximise(&best, stream)
+        let surface = Surface { features: self.features, model: &model, optimism: OPTIMISM, is_free: &is_free };
+        surface.maximise(&self.best, stream)
     }
 
-    /// The model with the trials that are pending or have failed, too.
-    fn with_unknown(&self, study: &Study, taken: &Taken) -> Option<Gp> {
+    /// Points without a result, and which of them failed.
+    fn unknown(&self, study: &Study, taken: &Taken) -> (Vec<Vec<f64>>, Vec<bool>) {
         let unknown = study.in_order().into_iter().filter(|t| t.value.is_none());
         let (mut points, mut failed): (Vec<_>, Vec<_>) =
             unknown.map(|t| (self.features.encode(&t.values), t.state != TrialState::Pending)).unzip();
         points.extend(taken.suggested.iter().map(|values| self.features.encode(values)));
         failed.resize(points.len(), false);
         // The latest ones, should there be very many.
-        let skipped = points.len().saturating_sub(MOST_CONDITIONED);
-        let (points, failed) = (&points[skipped..], &failed[skipped..]);
-        let expected = self.gp.predict(points).into_iter().zip(failed);
-        // Targets have mean 0.
-        let y = expected.map(|(p, failed)| if *failed { p.mean.max(0.0) } else { p.mean });
-        let y: Vec<f64> = self.y.iter().copied().chain(y).collect();
-        let points: Vec<Vec<f64>> = self.points.iter().chain(points).cloned().collect();
-        Gp::condition(self.fit.kernel.clone(), self.fit.noise, &points, &y)
+        let skipped = points.len().saturating_sub(MOST);
+        (points.split_off(skipped), failed.split_off(skipped))
     }
 }
 
-/// At most so many observations, in their order: one half are the best, the other half are spread evenly over the rest.
-fn select(points: &[Vec<f64>], y: &[f64], most: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let mut chosen: Vec<usize> = (0..y.len()).collect();
-    if y.len() > most {
-        chosen.sort_by(|a, b| y[*a].total_cmp(&y[*b]));
-        let mut rest = chosen.split_off(most / 2);
-        rest.sort_unstable();
-        let others = most - chosen.len();
-        chosen.extend((0..others).map(|i| rest[i * rest.len() / others]));
-        chosen.sort_unstable();
+/// A study's results at points of the child's space, those outside of it left out.
+fn results(study: &Study, child: &Study, features: &Features) -> Results {
+    let translate = |values: &[_]| {
+        if std::ptr::eq(study, child) {
+            return Some(features.encode(values));
+        }
+        Some(features.encode(&child.space.read(&study.space.format(values))?))
+    };
+    let told =
+        study.in_order().into_iter().filter_map(|t| Some((translate(&t.values)?, study.direction.loss(t.value?))));
+    told.unzip()
+}
+
+/// The points of the lowest targets, lowest first.
+fn best(points: &[Vec<f64>], y: &[f64]) -> Vec<Vec<f64>> {
+    let mut order: Vec<usize> = (0..y.len()).collect();
+    order.sort_by(|a, b| y[*a].total_cmp(&y[*b]));
+    order.into_iter().take(BEST).map(|i| points[i].clone()).collect()
+}
+
+/// The parents' models, each with how far it is believed: all alike while the study has hardly results of its own.
+fn parents_of(features: &Features, points: &[Vec<f64>], y: &[f64], guides: &[Results]) -> Vec<(f64, Gp)> {
+    if guides.is_empty() {
+        return Vec::new();
     }
-    chosen.into_iter().map(|i| (points[i].clone(), y[i])).unzip()
+    let models = guides
+        .iter()
+        .filter_map(|(points, losses)| Some(Model::of(features, points, &targets(losses), MOST_OF_PARENT)?.gp));
+    let models: Vec<Gp> = models.collect();
+    if points.len() < LEAST {
+        let share = 1.0 / models.len() as f64;
+        return models.into_iter().map(|gp| (share, gp)).collect();
+    }
+    let prior = fit::prior(&features.kinds);
+    let recent = points.len().saturating_sub(MOST);
+    match Gp::condition(prior.kernel, prior.noise, &points[recent..], &y[recent..]) {
+        Some(prior) => surrogate::believe(&prior, &points[recent..], &y[recent..], models),
+        None => Vec::new(),
+    }
 }

@@ -46,6 +46,7 @@ mod tests {
             budget: 100,
             trials: vec![],
             parents: vec![],
+            warm_start: None,
             resource,
             early_stopping: false,
         }

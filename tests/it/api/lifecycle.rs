@@ -50,6 +50,7 @@ fn the_strategies_accepted_are_those_that_the_search_has() {
             budget: 2,
             trials: Vec::new(),
             parents: Vec::new(),
+            warm_start: None,
             resource: None,
             early_stopping: false,
         };

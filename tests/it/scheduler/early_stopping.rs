@@ -178,6 +178,19 @@ async fn epochs_go_on_across_a_retry(engine: Engine) {
     assert_eq!(world.curves("retried").await[&only.id], [(0, 3.0), (2, 2.0), (3, 1.5), (4, 1.0)]);
 }
 
+async fn what_has_ended_by_itself_is_not_stopped(engine: Engine) {
+    let world = World::new(engine, |spec| {
+        let fourth = spec.training_job_name.contains("-004-");
+        if fourth { prints_losses([8.0]).lasting(EPOCH_MS) } else { the_fourth_stays(8.0)(spec) }
+    })
+    .await;
+    world.create(&hyperband("ended", 4, 1)).await;
+    let tuning = world.finish("ended", STEP).await;
+    let fourth = &world.training_jobs("ended").await[3];
+    assert_eq!((fourth.status, fourth.stopped_early), (TrainingStatus::Completed, false));
+    assert_eq!((tuning.counters.completed, tuning.best.map(|(_, value)| value)), (4, Some(1.0)));
+}
+
 async fn a_value_that_is_no_number_falls_behind(engine: Engine) {
     let world = World::new(engine, the_fourth_stays(f64::NAN)).await;
     world.create(&hyperband("diverged", 4, 1)).await;
@@ -195,5 +208,6 @@ on_both_databases! {
     a_crash_between_the_verdict_and_the_stop_stops_it_all_the_same,
     a_user_who_stops_a_training_job_does_not_make_it_the_best,
     epochs_go_on_across_a_retry,
+    what_has_ended_by_itself_is_not_stopped,
     a_value_that_is_no_number_falls_behind,
 }
