@@ -136,7 +136,7 @@ impl Generator {
         Some(match (config, definition) {
             // The one strategy that has settings; it takes them only so.
             ("Strategy", _) => json!("Hyperband"),
-            ("StrategyConfig.HyperbandStrategyConfig.MinResource", _) => json!(self.draw(1..=100)),
+            ("StrategyConfig.HyperbandStrategyConfig.MinResource", _) => json!(self.draw(1..=99)),
             ("StrategyConfig.HyperbandStrategyConfig.MaxResource", _) => json!(self.draw(100..=20_000)),
             ("HyperParameterTuningJobObjective.MetricName", _) => json!("loss"),
             ("ResourceLimits.MaxNumberOfTrainingJobs", _) => json!(self.draw(1..=500)),
