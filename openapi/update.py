@@ -147,6 +147,10 @@ def main():
     if unions:
         raise SystemExit(f"these shapes are unions, which the walker does not know yet: {unions}")
 
+    # Values of ours come after the service's own: clients pass on what their own models do not know.
+    for name, values in extensions["x-enums"].items():
+        found[name] = found[name] | {"enum": found[name]["enum"] + values}
+
     components = extensions["components"]
     components["schemas"] |= {name: schema(shape) for name, shape in found.items()}
     document = {

@@ -18,7 +18,7 @@ CREATE TABLE tuning_jobs (
     status            TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_status_known CHECK
         (status IN ('Completed', 'InProgress', 'Failed', 'Stopped', 'Stopping', 'Deleting', 'DeleteFailed')),
     strategy          TEXT NOT NULL CONSTRAINT tuning_jobs_strategy_known CHECK
-        (strategy IN ('Bayesian', 'Random', 'Hyperband', 'Grid')),
+        (strategy IN ('Bayesian', 'Random', 'Hyperband', 'Grid', 'TPE', 'SMAC', 'Anneal')),
     definition_id     TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id),
     seed              BIGINT NOT NULL,
     max_jobs          BIGINT NOT NULL,
@@ -79,6 +79,7 @@ CREATE TABLE training_jobs (
     started_at        BIGINT,
     ended_at          BIGINT,
     stop_requested_at BIGINT,
+    stopped_early     BIGINT NOT NULL CONSTRAINT training_jobs_stopped_early_flag CHECK (stopped_early IN (0, 1)),
     objective_status  TEXT NOT NULL CONSTRAINT training_jobs_objective_status_known CHECK
         (objective_status IN ('Succeeded', 'Pending', 'Failed')),
     objective_value   DOUBLE PRECISION,
@@ -123,12 +124,15 @@ CREATE TABLE hosts (
 );
 
 -- How far each series of points has come and how it is thinned; last, least and most are kept whatever the stride.
+-- Points are numbered through all attempts: base is the first number of the latest attempt with a point.
 CREATE TABLE metric_series (
     training_job_id TEXT COLLATE "C" NOT NULL,
     definition      BIGINT NOT NULL,
     host            BIGINT NOT NULL,
     seen            BIGINT NOT NULL,
     stride          BIGINT NOT NULL,
+    attempt         BIGINT NOT NULL,
+    base            BIGINT NOT NULL,
     last_seq        BIGINT NOT NULL,
     least_seq       BIGINT NOT NULL,
     least_value     DOUBLE PRECISION NOT NULL,

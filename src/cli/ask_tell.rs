@@ -4,14 +4,15 @@
 //! no sense is answered by `{"error": …}` and changes nothing. What is suggested is `search`'s alone: this keeps the study
 //! between requests, as the scheduler does for a tuning job.
 
-use std::io::{BufRead, Write};
+use std::collections::BTreeSet;
+use std::io::{BufRead, Read as _, Write};
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::domain::request::ParameterRanges;
 use crate::domain::space::Space;
-use crate::domain::status::{Direction, Strategy};
+use crate::domain::status::{Direction, EarlyStopping, Strategy};
 use crate::search::{Resource, Study, Trial, TrialState, Verdict, suggest, verdict};
 
 /// The longest line that is read; a longer one is no request of this protocol.
@@ -35,8 +36,7 @@ struct Create {
     max_trials: u32,
     objective: Objective,
     ranges: ParameterRanges,
-    #[serde(default)]
-    early_stopping: EarlyStopping,
+    early_stopping: Option<EarlyStopping>,
     resource: Option<Limits>,
 }
 
@@ -46,13 +46,6 @@ struct Objective {
     direction: Direction,
 }
 
-#[derive(Debug, Default, PartialEq, Deserialize)]
-enum EarlyStopping {
-    #[default]
-    Off,
-    Auto,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Limits {
@@ -60,21 +53,34 @@ struct Limits {
     max_resource: u32,
 }
 
+/// A study, and what the verdicts on it were.
+#[derive(Debug)]
+struct Session {
+    study: Study,
+    /// The trials that a verdict stopped.
+    stopped: BTreeSet<u32>,
+}
+
+/// A line of the input.
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
 /// Serves requests until the input ends or asks to close.
 pub fn serve(mut input: impl BufRead, mut output: impl Write) -> std::io::Result<()> {
-    let mut study = None;
+    let mut session = None;
     let mut line = Vec::new();
     loop {
-        line.clear();
-        if std::io::Read::take(&mut input, LINE_MAX_BYTES).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let request = serde_json::from_slice(&line).map_err(|error| format!("the line is no request: {error}"));
+        let request = match read_line(&mut input, &mut line)? {
+            Line::End => return Ok(()),
+            Line::TooLong => Err(format!("the line is no request: it is longer than {LINE_MAX_BYTES} bytes")),
+            Line::Whole if line.trim_ascii().is_empty() => continue,
+            Line::Whole => serde_json::from_slice(&line).map_err(|error| format!("the line is no request: {error}")),
+        };
         let closing = matches!(request, Ok(Request::Close));
-        let answer = request.and_then(|request| answer(&mut study, request));
+        let answer = request.and_then(|request| answer(&mut session, request));
         let answer = answer.unwrap_or_else(|error| json!({ "error": error }));
         writeln!(output, "{answer}")?;
         output.flush()?;
@@ -84,25 +90,36 @@ pub fn serve(mut input: impl BufRead, mut output: impl Write) -> std::io::Result
     }
 }
 
-fn answer(state: &mut Option<Study>, request: Request) -> Result<Json, String> {
-    if let Request::Create(create) = request {
-        *state = Some(begin(*create)?);
-        return Ok(json!({ "ok": true }));
+/// Reads one line; of one that is too long, nothing is kept.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<Line> {
+    line.clear();
+    if input.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', line)? == 0 {
+        return Ok(Line::End);
     }
-    if let Request::Close = request {
-        return Ok(json!({ "ok": true }));
+    if line.ends_with(b"\n") || (line.len() as u64) < LINE_MAX_BYTES {
+        return Ok(Line::Whole);
     }
-    let study = state.as_mut().ok_or("there is no study yet: send `create` first")?;
-    match request {
-        Request::Create(_) | Request::Close => Ok(json!({ "ok": true })),
-        Request::Ask => ask(study),
-        Request::Report { trial_id, epoch, value } => report(study, trial_id, epoch, value),
-        Request::Tell { trial_id, value } => tell(study, trial_id, value),
+    input.skip_until(b'\n')?;
+    Ok(Line::TooLong)
+}
+
+fn answer(state: &mut Option<Session>, request: Request) -> Result<Json, String> {
+    match (request, state) {
+        (Request::Close, _) => Ok(json!({ "ok": true })),
+        (Request::Create(_), Some(_)) => Err("there is a study already: one process serves one".to_owned()),
+        (Request::Create(create), state @ None) => {
+            *state = Some(begin(*create)?);
+            Ok(json!({ "ok": true }))
+        }
+        (_, None) => Err("there is no study yet: send `create` first".to_owned()),
+        (Request::Ask, Some(session)) => ask(&mut session.study),
+        (Request::Report { trial_id, epoch, value }, Some(session)) => report(session, trial_id, epoch, value),
+        (Request::Tell { trial_id, value }, Some(session)) => tell(session, trial_id, value),
     }
 }
 
-fn begin(create: Create) -> Result<Study, String> {
-    Ok(Study {
+fn begin(create: Create) -> Result<Session, String> {
+    let study = Study {
         space: Space::parse(&create.ranges).map_err(|error| error.to_string())?,
         direction: create.objective.direction,
         strategy: create.strategy,
@@ -113,14 +130,31 @@ fn begin(create: Create) -> Result<Study, String> {
         parents: Vec::new(),
         warm_start: None,
         resource: create.resource.map(|r| Resource { min: r.min_resource, max: r.max_resource }),
-        early_stopping: create.early_stopping == EarlyStopping::Auto,
-    })
+        early_stopping: create.early_stopping == Some(EarlyStopping::Auto),
+    };
+    if study.space.parameters.is_empty() {
+        return Err("there is nothing to tune: `ranges` has no range".to_owned());
+    }
+    if study.resource.is_some_and(|resource| resource.min == 0 || resource.min > resource.max) {
+        return Err("`resource` needs 1 <= MinResource <= MaxResource".to_owned());
+    }
+    // A strategy that this space has not is refused here rather than at every ask.
+    suggest(&study, 1, 0).map_err(|error| error.to_string())?;
+    Ok(Session { study, stopped: BTreeSet::new() })
 }
 
+/// Suggests from what is over: as with a tuning job, the curve of a pending trial counts for verdicts only.
 fn ask(study: &mut Study) -> Result<Json, String> {
     let ordinal = u32::try_from(study.trials.len()).ok().and_then(|n| n.checked_add(1)).ok_or("too many trials")?;
-    let suggestions = suggest(study, ordinal, 1).map_err(|error| error.to_string())?;
-    let Some(values) = suggestions.points.into_iter().next() else {
+    let mut hidden = Vec::new();
+    for (at, trial) in study.trials.iter_mut().enumerate().filter(|(_, trial)| trial.state == TrialState::Pending) {
+        hidden.push((at, std::mem::take(&mut trial.curve)));
+    }
+    let suggestions = suggest(study, ordinal, 1);
+    for (at, curve) in hidden {
+        study.trials[at].curve = curve;
+    }
+    let Some(values) = suggestions.map_err(|error| error.to_string())?.points.into_iter().next() else {
         return Ok(json!({ "done": true }));
     };
     let params = study.space.format(&values);
@@ -128,27 +162,31 @@ fn ask(study: &mut Study) -> Result<Json, String> {
     Ok(json!({ "trial_id": ordinal, "params": params }))
 }
 
-fn report(study: &mut Study, ordinal: u32, epoch: u32, value: f64) -> Result<Json, String> {
-    let trial = pending(study, ordinal)?;
-    if trial.curve.last().is_some_and(|(last, _)| *last >= epoch) {
-        return Err(format!("epoch {epoch} of trial {ordinal} comes after a later one"));
+fn report(session: &mut Session, ordinal: u32, epoch: u32, value: f64) -> Result<Json, String> {
+    let trial = pending(&mut session.study, ordinal)?;
+    if epoch == 0 || trial.curve.last().is_some_and(|(last, _)| *last >= epoch) {
+        return Err(format!("epochs count 1, 2, …, each once: {epoch} can't come now in trial {ordinal}"));
     }
     trial.curve.push((epoch, value));
-    let decision = match verdict(study, ordinal) {
+    let decision = match verdict(&session.study, ordinal) {
         Verdict::Continue => "continue",
-        Verdict::Stop => "stop",
+        Verdict::Stop => {
+            session.stopped.insert(ordinal);
+            "stop"
+        }
     };
     Ok(json!({ "decision": decision }))
 }
 
-fn tell(study: &mut Study, ordinal: u32, value: Option<f64>) -> Result<Json, String> {
-    let full = study.resource.map(|resource| resource.max);
-    let trial = pending(study, ordinal)?;
-    let reached = trial.curve.last().map(|(epoch, _)| *epoch);
-    trial.state = match (value, full, reached) {
-        (None, _, _) => TrialState::Failed,
-        (Some(_), Some(full), Some(reached)) if reached < full => TrialState::Stopped,
-        _ => TrialState::Completed,
+fn tell(session: &mut Session, ordinal: u32, value: Option<f64>) -> Result<Json, String> {
+    let full = session.study.resource.map(|resource| resource.max);
+    let stopped = session.stopped.contains(&ordinal);
+    let trial = pending(&mut session.study, ordinal)?;
+    let reached = trial.curve.last().map_or(0, |(epoch, _)| *epoch);
+    trial.state = match value {
+        None => TrialState::Failed,
+        Some(_) if stopped && full.is_none_or(|full| reached < full) => TrialState::Stopped,
+        Some(_) => TrialState::Completed,
     };
     trial.value = value;
     Ok(json!({ "ok": true }))
@@ -158,4 +196,116 @@ fn pending(study: &mut Study, ordinal: u32) -> Result<&mut Trial, String> {
     let index = (ordinal as usize).checked_sub(1);
     let trial = index.and_then(|index| study.trials.get_mut(index));
     trial.filter(|t| t.state == TrialState::Pending).ok_or_else(|| format!("trial {ordinal} is not pending"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answers to lines.
+    fn talk(lines: &[&str]) -> Vec<Json> {
+        let mut output = Vec::new();
+        serve(lines.join("\n").as_bytes(), &mut output).unwrap();
+        output
+            .split(|byte| *byte == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect()
+    }
+
+    fn create(strategy: &str, direction: &str, resource: &Json) -> String {
+        let real = json!([{"Name": "c", "MinValue": "0", "MaxValue": "1"}]);
+        let texts = json!([{"Name": "a", "Values": ["x", "y"]}, {"Name": "b", "Values": ["1", "2"]}]);
+        let numbers = if strategy == "Grid" { json!([]) } else { real };
+        json!({
+            "op": "create", "strategy": strategy, "seed": 1, "max_trials": 100, "max_parallel": 4, "unknown": [],
+            "objective": {"Type": direction, "MetricName": "m"}, "early_stopping": "Off", "resource": resource,
+            "ranges": {"CategoricalParameterRanges": texts, "ContinuousParameterRanges": numbers}
+        })
+        .to_string()
+    }
+
+    const ASK: &str = r#"{"op":"ask"}"#;
+
+    #[test]
+    fn what_makes_no_sense_is_answered_and_changes_nothing() {
+        let unknown = create("Guess", "Minimize", &Json::Null);
+        let random = create("Random", "Minimize", &Json::Null);
+        let long = "x".repeat(3 << 20);
+        let answers = talk(&[
+            "{",
+            ASK,
+            &unknown,
+            &create("Random", "Minimize", &json!({"MinResource": 3, "MaxResource": 2})),
+            &random,
+            &random,
+            &long,
+            "",
+            r#"{"op":"tell","trial_id":1,"value":1}"#,
+            r#"{"op":"report","trial_id":1,"epoch":1,"value":1}"#,
+            ASK,
+            r#"{"op":"report","trial_id":1,"epoch":2,"value":1}"#,
+            r#"{"op":"report","trial_id":1,"epoch":2,"value":1}"#,
+            r#"{"op":"tell","trial_id":1,"value":null}"#,
+            r#"{"op":"tell","trial_id":1,"value":2}"#,
+            r#"{"op":"close"}"#,
+            ASK,
+        ]);
+        let shape: String = answers
+            .iter()
+            .map(|answer| match answer {
+                a if a.get("error").is_some() => 'e',
+                a if a.get("trial_id").is_some() => 't',
+                a if a.get("decision").is_some() => 'd',
+                a if a["ok"] == true => 'k',
+                _ => '?',
+            })
+            .collect();
+        assert_eq!(shape, "eeeekeeeetdekek", "{answers:?}");
+        assert!(answers[2]["error"].as_str().unwrap().contains("Guess"));
+    }
+
+    #[test]
+    fn an_exhausted_grid_is_done() {
+        let answers = talk(&[&create("Grid", "Minimize", &Json::Null), ASK, ASK, ASK, ASK, ASK, ASK]);
+        let points: std::collections::BTreeSet<String> =
+            answers[1..5].iter().map(|a| a["params"].to_string()).collect();
+        assert_eq!(points.len(), 4);
+        assert_eq!(answers[5..], [json!({"done": true}), json!({"done": true})]);
+    }
+
+    /// Trials that report one value each, under a rule that stops trials.
+    fn decisions(direction: &str, values: &[f64]) -> Vec<String> {
+        let mut lines = vec![create("Hyperband", direction, &json!({"MinResource": 1, "MaxResource": 27}))];
+        for (n, value) in (1..).zip(values) {
+            lines.push(ASK.to_owned());
+            lines.push(format!(r#"{{"op":"report","trial_id":{n},"epoch":1,"value":{value}}}"#));
+        }
+        let answers = talk(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        answers[1..].iter().skip(1).step_by(2).map(|a| a["decision"].as_str().unwrap_or("?").to_owned()).collect()
+    }
+
+    #[test]
+    fn reports_are_judged_in_the_direction_of_the_objective() {
+        assert_eq!(decisions("Minimize", &[1.0, 2.0, 0.5]), ["continue", "stop", "continue"]);
+        assert_eq!(decisions("Maximize", &[1.0, 0.5, 2.0]), ["continue", "stop", "continue"]);
+    }
+
+    #[test]
+    fn the_same_requests_get_the_same_answers_whatever_pending_trials_have_reported() {
+        let study = create("Hyperband", "Maximize", &json!({"MinResource": 1, "MaxResource": 9}));
+        let mut lines = vec![study];
+        for n in 1..=12 {
+            lines.push(ASK.to_owned());
+            lines.push(format!(r#"{{"op":"report","trial_id":{n},"epoch":1,"value":0.{n}}}"#));
+            lines.push(format!(r#"{{"op":"tell","trial_id":{n},"value":0.{n}}}"#));
+        }
+        lines.push(ASK.to_owned());
+        let silent = [lines.clone(), vec![ASK.to_owned()]].concat();
+        lines.push(r#"{"op":"report","trial_id":13,"epoch":1,"value":0.99}"#.to_owned());
+        lines.push(ASK.to_owned());
+        let last = |lines: &[String]| talk(&lines.iter().map(String::as_str).collect::<Vec<_>>()).pop().unwrap();
+        assert_eq!(last(&lines), last(&silent));
+        assert_eq!(last(&lines)["trial_id"], 14);
+    }
 }

@@ -3,6 +3,7 @@
 //! Invariant: what is asked for goes to standard output, everything else to standard error; the exit code is 0, 1 where
 //! the command failed, 2 where the command line makes no sense.
 
+mod ask_tell;
 mod demo;
 mod logs;
 mod serve;
@@ -42,6 +43,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print a training job's log.
     Logs(logs::LogsArgs),
+    /// Suggest hyperparameters to a program that asks, one JSON object a line: to measure the search beside others.
+    AskTell,
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -114,6 +117,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             served
         }
         Command::Demo(arguments) => runtime()?.block_on(demo::run(&arguments)),
+        Command::AskTell => {
+            ask_tell::serve(std::io::stdin().lock(), std::io::stdout().lock()).context("the conversation broke off")
+        }
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Config { command: ConfigCommand::Check { common } } => check(&common.load(None)?),
         Command::Migrate { common } => runtime()?.block_on(migrate(&common.load(None)?)),

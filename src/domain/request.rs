@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::domain::status::{Direction, Scaling, Strategy};
+use crate::domain::status::{Direction, EarlyStopping, Scaling, Strategy};
 
 /// The request document.
 #[derive(Debug, Clone, Deserialize)]
@@ -31,6 +31,8 @@ pub struct TuningRequest {
 pub struct TuningConfig {
     /// The search strategy.
     pub strategy: Strategy,
+    /// Settings of the strategy.
+    pub strategy_config: Option<StrategyConfig>,
     /// What is optimised.
     #[serde(rename = "HyperParameterTuningJobObjective")]
     pub objective: Option<Objective>,
@@ -38,8 +40,29 @@ pub struct TuningConfig {
     pub resource_limits: ResourceLimits,
     /// The search space.
     pub parameter_ranges: Option<ParameterRanges>,
+    /// Whether training jobs that fall behind are stopped; `Off` where absent.
+    #[serde(rename = "TrainingJobEarlyStoppingType")]
+    pub early_stopping: Option<EarlyStopping>,
     /// The user's seed; one is drawn at Create where absent.
     pub random_seed: Option<u64>,
+}
+
+/// `HyperParameterTuningJobStrategyConfig`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StrategyConfig {
+    /// Only for Hyperband.
+    #[serde(rename = "HyperbandStrategyConfig")]
+    pub hyperband: Option<HyperbandConfig>,
+}
+
+/// `HyperbandStrategyConfig`: how far a training job goes, in epochs (values of the objective that it prints).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HyperbandConfig {
+    /// None is stopped before; 1 where absent.
+    pub min_resource: Option<u32>,
+    /// None goes beyond; read from the static hyperparameters where absent.
+    pub max_resource: Option<u32>,
 }
 
 /// `HyperParameterTuningJobObjective`.

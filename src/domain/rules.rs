@@ -5,6 +5,7 @@
 //! compiles, an image is registered or a quota is used up is the use case's to know.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use crate::domain::request::{
     Channel, CheckpointConfig, MetricDefinition, Objective, ResourceConfig, ResourceLimits, Tag, TrainingDefinition,
@@ -12,7 +13,7 @@ use crate::domain::request::{
 };
 use crate::domain::s3::{InvalidUri, Location};
 use crate::domain::space::{Space, SpaceError};
-use crate::domain::status::Strategy;
+use crate::domain::status::{EarlyStopping, Strategy};
 
 /// The hyperparameter that the service itself adds to every training job of a tuning job.
 pub const OBJECTIVE_HYPERPARAMETER: &str = "_tuning_objective_metric";
@@ -26,6 +27,10 @@ pub const MAX_TAGS: usize = 50;
 pub const DEFAULT_MAX_RUNTIME_SECONDS: i64 = 86_400;
 /// The longest that a training job may run: 28 days.
 pub const LONGEST_MAX_RUNTIME_SECONDS: i64 = 28 * 86_400;
+/// The largest `MaxResource`, epochs.
+pub const LARGEST_MAX_RESOURCE: u32 = 20_000;
+/// The static hyperparameters that tell `MaxResource` where it is not given; the first that is there counts.
+const EPOCHS_KEYS: [&str; 5] = ["epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs"];
 /// Where checkpoints are seen by the training program unless the request says otherwise.
 pub const DEFAULT_CHECKPOINT_PATH: &str = "/opt/ml/checkpoints";
 
@@ -107,6 +112,30 @@ pub enum RuleError {
         "ResourceLimits needs MaxNumberOfTrainingJobs or MaxRuntimeInSeconds with the {0} strategy. Provide at least one."
     )]
     NoBudget(Strategy),
+    /// Settings of another strategy.
+    #[error("StrategyConfig.HyperbandStrategyConfig belongs to the Hyperband strategy, not to {0}. Leave it out.")]
+    StrategyConfig(Strategy),
+    /// Hyperband stops training jobs by its own rule.
+    #[error(
+        "TrainingJobEarlyStoppingType must be Off with the Hyperband strategy, which stops training jobs itself. Set it to Off or leave it out."
+    )]
+    HyperbandEarlyStopping,
+    /// Nothing says how far a training job may go.
+    #[error(
+        "MaxResource parameter is not provided and could not be inferred from provided static hyperparameters of TrainingJobDefinition."
+    )]
+    NoMaxResource,
+    /// A training job that would go farther than any may.
+    #[error("MaxResource [{0}] is more than [{LARGEST_MAX_RESOURCE}]. Lower it.")]
+    MaxResource(u32),
+    /// Bounds the wrong way round.
+    #[error("MinResource [{min}] is more than MaxResource [{max}]. Lower MinResource or raise MaxResource.")]
+    Resources {
+        /// As given, or 1.
+        min: u32,
+        /// As given, or inferred.
+        max: u32,
+    },
     /// A space smaller than the budget.
     #[error(
         "You don't have enough combinations of hyperparameter ranges. The total number of hyperparameter combinations for the provided ranges [{combinations:?}] must be equal or greater than the value of MaxNumberOfJobs, [{given}]. Provide additional ranges."
@@ -188,9 +217,32 @@ pub fn plan(request: &TuningRequest, registered: &[MetricDefinition], most_jobs:
     let objective = objective(request, &metric_definitions)?;
     let space = space(request, definition, &objective)?;
     let max_jobs = budget(request.config.strategy, &request.config.resource_limits, &space, most_jobs)?;
+    resource(request)?;
     training(definition)?;
     tags(request.tags.as_deref().unwrap_or_default())?;
     Ok(Plan { space, objective, metric_definitions, max_jobs })
+}
+
+/// How far a training job goes at least and at most, in epochs, for a strategy that decides by that: Hyperband.
+pub fn resource(request: &TuningRequest) -> Result<Option<RangeInclusive<u32>>, RuleError> {
+    let config = &request.config;
+    let given = config.strategy_config.as_ref().and_then(|c| c.hyperband.as_ref());
+    let (min, max) = given.map_or((None, None), |given| (given.min_resource, given.max_resource));
+    if config.strategy != Strategy::Hyperband {
+        let unused = min.is_none() && max.is_none();
+        return if unused { Ok(None) } else { Err(RuleError::StrategyConfig(config.strategy)) };
+    }
+    if config.early_stopping == Some(EarlyStopping::Auto) {
+        return Err(RuleError::HyperbandEarlyStopping);
+    }
+    let statics = request.training_job_definition.as_ref().and_then(|d| d.static_hyper_parameters.as_ref());
+    let told = || EPOCHS_KEYS.iter().find_map(|key| statics?.get(*key)?.trim().parse().ok());
+    let max = max.or_else(told).filter(|max| *max > 0).ok_or(RuleError::NoMaxResource)?;
+    let min = min.unwrap_or(1);
+    if max > LARGEST_MAX_RESOURCE {
+        return Err(RuleError::MaxResource(max));
+    }
+    if min > max { Err(RuleError::Resources { min, max }) } else { Ok(Some(min..=max)) }
 }
 
 /// The request's metric definitions, or the image's where it has none.

@@ -78,6 +78,11 @@ text_enum! {
 }
 
 text_enum! {
+    /// `TrainingJobEarlyStoppingType`.
+    EarlyStopping { Off, Auto }
+}
+
+text_enum! {
     /// `HyperParameterTuningJobObjectiveType`.
     Direction { Maximize, Minimize }
 }

@@ -15,6 +15,7 @@ use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::TrainingStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, Observed};
+use crate::scheduler::curves::{Curve, curve};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, attempt_spec};
@@ -63,6 +64,18 @@ pub(super) struct Subject {
     known_started: bool,
 }
 
+impl Subject {
+    /// The objective's place among the metric definitions, where its values decide whether the training job goes on.
+    fn followed_metric(&self) -> Option<u32> {
+        followed_metric(&self.definition)
+    }
+}
+
+fn followed_metric(definition: &Prepared) -> Option<u32> {
+    let at = definition.read.objective_index().filter(|_| definition.stops_early)?;
+    u32::try_from(at).ok()
+}
+
 /// The rows that an attempt is driven from.
 #[derive(Debug)]
 struct Rows {
@@ -99,13 +112,75 @@ impl Drive {
         let began = job.started_at.is_some() && self.attempt.id.number == 1;
         let known_started = began || stored != ReadPosition::default();
         let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };
+        self.begin_curve(&subject, &mut reading).await;
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
-            return Some(report);
+        } else {
+            report.exit = self.follow(&subject, &mut reading, prepared_at).await;
+            self.collect(&subject, &mut reading, &mut report).await;
         }
-        report.exit = self.follow(&subject, &mut reading, prepared_at).await;
-        self.collect(&subject, &mut reading, &mut report).await;
+        self.end_curve(&subject, &mut report).await;
         Some(report)
+    }
+
+    /// Where training jobs may be stopped early: lets the curve go on from the attempts before.
+    async fn begin_curve(&self, subject: &Subject, reading: &mut Reading) {
+        let Some(objective) = subject.followed_metric() else { return };
+        let attempt = self.attempt.id;
+        let (base, earlier) = if attempt.number > 1 { self.earlier_curve(objective).await } else { (0, Curve::new()) };
+        reading.follow(objective as usize, base);
+        self.inner.curves.begin(attempt.training_job, earlier);
+    }
+
+    /// The number that this attempt's first value has, and the curve before it; read as often as it takes.
+    async fn earlier_curve(&self, objective: u32) -> (u64, Curve) {
+        let attempt = self.attempt.id;
+        loop {
+            let reading = self.inner.parts.db.read_for_scheduling(move |tx| {
+                Box::pin(async move {
+                    let base = metrics::base(tx, attempt, objective).await?;
+                    Ok::<_, StoreError>((base, metrics::curve(tx, attempt.training_job, objective).await?))
+                })
+            });
+            match reading.await {
+                Ok((base, points)) => {
+                    let before = points.iter().map(|point| (point.nth, point.value)).filter(|(nth, _)| *nth < base);
+                    return (base, curve(before));
+                }
+                Err(error) => self.complain("the curve of earlier attempts could not be read", &error).await,
+            }
+        }
+    }
+
+    /// Puts the rest of the points into the rows and the curve into the report as the rows now have it: the study that
+    /// is told of the end then equals the one that a restarted server reads.
+    async fn end_curve(&self, subject: &Subject, report: &mut Report) {
+        let Some(objective) = subject.followed_metric() else { return };
+        let (attempt, position) = (self.attempt.id, report.position);
+        let points = Arc::new(std::mem::take(&mut report.points));
+        loop {
+            let points = Arc::clone(&points);
+            let writing = self.inner.parts.db.write(WriteClass::Scheduling, move |tx| {
+                let points = Arc::clone(&points);
+                Box::pin(async move {
+                    if position != ReadPosition::default() {
+                        metrics::append(tx, attempt, 0, &points, position).await?;
+                    }
+                    metrics::curve(tx, attempt.training_job, objective).await
+                })
+            });
+            match writing.await {
+                Ok(points) => {
+                    report.curve = curve(points.iter().map(|point| (point.nth, point.value)));
+                    break;
+                }
+                Err(error) => {
+                    let error: StoreError = error;
+                    self.complain("the end of a curve was not stored", &error).await;
+                }
+            }
+        }
+        self.inner.curves.end(attempt.training_job);
     }
 
     /// Reads the rows, as often as it takes.
@@ -220,6 +295,11 @@ impl Drive {
                     unreadable >= LOG_TRIES
                 }
             };
+            let news = reading.news();
+            // What has ended needs no verdict.
+            if !news.is_empty() && matches!(observed, Ok(Observed::Running { .. })) {
+                self.inner.tell_progress(subject.tuning_job, subject.job.id, news);
+            }
             match observed {
                 Ok(Observed::Exited(exit)) if read_all => return exit,
                 Ok(Observed::Lost) if read_all => {
@@ -329,7 +409,7 @@ async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, Sch
     let (db, id) = (&inner.parts.db, attempt.id);
     let job = db.glance_for_scheduling(move |tx| Box::pin(training_jobs::get(tx, id.training_job))).await?;
     let Some(job): Option<TrainingJob> = job else { return Ok(None) };
-    let Some(definition) = inner.definition(job.definition_id).await? else { return Ok(None) };
+    let Some(definition) = inner.definition(job.definition_id, job.tuning_job_id).await? else { return Ok(None) };
     let started = !matches!(inner.parts.executor.observe(id).await, Ok(Observed::Absent));
     if !started && id.number == 1 {
         return Ok(Some(Rows { job, definition, stored: ReadPosition::default(), used_ms: 0 }));
@@ -351,9 +431,15 @@ async fn read_history(tx: &mut Tx<'_>, id: AttemptId) -> Result<(ReadPosition, i
 
 /// The report of an attempt that was given up before any executor started it. None where its training job is gone.
 pub(super) async fn stopped_before_start(inner: &Inner, attempt: &Attempt) -> Result<Option<Report>, SchedulerError> {
-    let rows = read_rows(inner, attempt).await?;
-    let exit = Exit::bare(inner.parts.clock.now(), ExitCause::Stopped);
-    Ok(rows.and_then(|rows| rows.job.tuning_job_id).map(|tuning_job| Report::new(attempt.id, tuning_job, exit)))
+    let Some(rows) = read_rows(inner, attempt).await? else { return Ok(None) };
+    let Some(tuning_job) = rows.job.tuning_job_id else { return Ok(None) };
+    let mut report = Report::new(attempt.id, tuning_job, Exit::bare(inner.parts.clock.now(), ExitCause::Stopped));
+    if let Some(objective) = rows.definition.ok().as_deref().and_then(followed_metric) {
+        let id = rows.job.id;
+        let reading = inner.parts.db.glance_for_scheduling(move |tx| Box::pin(metrics::curve(tx, id, objective)));
+        report.curve = curve(reading.await?.iter().map(|point| (point.nth, point.value)));
+    }
+    Ok(Some(report))
 }
 
 fn start_failed(at: Timestamp, message: String) -> Exit {

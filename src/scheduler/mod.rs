@@ -10,6 +10,7 @@
 
 mod agent;
 mod collect;
+mod curves;
 mod drive;
 mod lease;
 mod reading;
@@ -18,12 +19,13 @@ mod settle;
 mod spec;
 pub mod study;
 mod tuning;
+mod verdicts;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -32,11 +34,12 @@ use crate::clock::{Clock, Wake};
 use crate::executor::Executor;
 use crate::metrics::{InvalidRegex, Scraper};
 use crate::objects::Objects;
+use crate::scheduler::curves::{Curve, Curves};
 use crate::scheduler::lease::{HEARTBEAT_EVERY, Standing};
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::{Prepared, ReadDefinition};
 use crate::scheduler::tuning::TuningLoop;
-use crate::store::rows::Definition;
+use crate::store::rows::{Definition, TuningJob};
 use crate::store::{Db, StoreError, WriteClass, definitions, tuning_jobs};
 
 pub use spec::OBJECTIVE_HYPERPARAMETER;
@@ -98,7 +101,7 @@ pub enum SchedulerError {
     Regex(#[from] InvalidRegex),
     /// A strategy panicked.
     #[error("the search panicked")]
-    SuggestionPanicked(#[source] tokio::task::JoinError),
+    SearchPanicked(#[source] tokio::task::JoinError),
 }
 
 impl SchedulerError {
@@ -106,8 +109,8 @@ impl SchedulerError {
     fn is_permanent(&self) -> bool {
         match self {
             Self::Store(_) => false,
-            // A suggestion is a pure function: it would panic again.
-            Self::SuggestionPanicked(joined) => joined.is_panic(),
+            // The search is a pure function: it would panic again.
+            Self::SearchPanicked(joined) => joined.is_panic(),
             Self::Study(_) | Self::DefinitionMissing { .. } | Self::Definition { .. } | Self::Regex(_) => true,
         }
     }
@@ -124,13 +127,21 @@ struct Inner {
     loops: Mutex<HashMap<Uuid, LoopHandle>>,
     /// Definitions in use, compiled once.
     definitions: Mutex<HashMap<Uuid, Arc<Prepared>>>,
+    /// The curves of what this server's executor runs.
+    curves: Curves,
+    /// A permit for each core: so many searches think at once.
+    thinking: Semaphore,
     stopping: CancellationToken,
 }
 
-fn prepare(row: &Definition) -> Result<Prepared, SchedulerError> {
+fn prepare(row: &Definition, tuning_job: Option<&TuningJob>) -> Result<Prepared, SchedulerError> {
     let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
     let scraper = Scraper::new(&read.metrics)?;
-    Ok(Prepared { read, scraper })
+    let stops_early = match tuning_job {
+        Some(job) => study::stops_early(&study::empty(job, &study::request(job)?)?),
+        None => false,
+    };
+    Ok(Prepared { read, scraper, stops_early })
 }
 
 /// The loop that was given a report.
@@ -144,19 +155,33 @@ struct Held {
 struct LoopHandle {
     mailbox: mpsc::UnboundedSender<Arc<Report>>,
     wake: Wake,
+    /// Woken by new values of the objective.
+    progress: Wake,
     task: JoinHandle<()>,
 }
 
 impl Inner {
     /// A definition with its expressions compiled, kept for the next attempt; none where its row is gone. The inner
     /// error is the row's own: it does not read as a definition.
-    async fn definition(&self, id: Uuid) -> Result<Option<Result<Arc<Prepared>, SchedulerError>>, StoreError> {
+    async fn definition(
+        &self,
+        id: Uuid,
+        tuning_job: Option<Uuid>,
+    ) -> Result<Option<Result<Arc<Prepared>, SchedulerError>>, StoreError> {
         if let Some(prepared) = self.definitions.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Some(Ok(Arc::clone(prepared))));
         }
-        let row = self.parts.db.glance_for_scheduling(move |tx| Box::pin(definitions::get(tx, id))).await?;
-        let Some(row): Option<Definition> = row else { return Ok(None) };
-        let prepared = match prepare(&row) {
+        let reading = self.parts.db.read_for_scheduling(move |tx| {
+            Box::pin(async move {
+                let tuning_job = match tuning_job {
+                    Some(id) => tuning_jobs::get(tx, id).await?,
+                    None => None,
+                };
+                Ok::<_, StoreError>((definitions::get(tx, id).await?, tuning_job))
+            })
+        });
+        let (Some(row), tuning_job) = reading.await? else { return Ok(None) };
+        let prepared = match prepare(&row, tuning_job.as_ref()) {
             Ok(prepared) => Arc::new(prepared),
             Err(error) => return Ok(Some(Err(error))),
         };
@@ -166,6 +191,15 @@ impl Inner {
         }
         definitions.insert(id, Arc::clone(&prepared));
         Ok(Some(Ok(prepared)))
+    }
+
+    /// Adds to the curve of a training job, and lets its tuning job's loop judge it, where this server runs that.
+    fn tell_progress(&self, tuning_job: Uuid, training_job: Uuid, news: Curve) {
+        self.curves.extend(training_job, news);
+        let loops = self.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = loops.get(&tuning_job) {
+            handle.progress.wake();
+        }
     }
 
     /// Hands a report to the tuning job's loop; gives it back where this server does not decide on that job.
@@ -200,6 +234,8 @@ impl Scheduler {
             agent: Wake::default(),
             loops: Mutex::default(),
             definitions: Mutex::default(),
+            curves: Curves::default(),
+            thinking: Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
             stopping: CancellationToken::new(),
         });
         let tasks = vec![
@@ -280,8 +316,15 @@ async fn take_over(inner: &Arc<Inner>) -> Result<(), StoreError> {
 
 fn start_loop(inner: &Arc<Inner>, id: Uuid, epoch: i64) {
     let (mailbox, incoming) = mpsc::unbounded_channel();
-    let wake = Wake::default();
-    let tuning = TuningLoop { inner: Arc::clone(inner), id, epoch, mailbox: incoming, wake: wake.clone() };
-    let handle = LoopHandle { mailbox, wake, task: tokio::spawn(tuning.run()) };
+    let (wake, progress) = (Wake::default(), Wake::default());
+    let tuning = TuningLoop {
+        inner: Arc::clone(inner),
+        id,
+        epoch,
+        mailbox: incoming,
+        wake: wake.clone(),
+        progress: progress.clone(),
+    };
+    let handle = LoopHandle { mailbox, wake, progress, task: tokio::spawn(tuning.run()) };
     inner.loops.lock().unwrap_or_else(PoisonError::into_inner).insert(id, handle);
 }

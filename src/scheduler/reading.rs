@@ -9,6 +9,7 @@ use crate::domain::status::ObjectiveStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::{LogRecord, Stream};
 use crate::metrics::{Match, Scraper};
+use crate::scheduler::curves::{Curve, epoch};
 use crate::scheduler::spec::{Prepared, ReadDefinition};
 use crate::store::rows::{FinalMetric, MetricPoint, ReadPosition};
 
@@ -29,9 +30,35 @@ pub struct Reading {
     /// Up to here points were stored before this reading began.
     stored: u64,
     /// Points to store, by definition.
-    waiting: Vec<Vec<MetricPoint>>,
+    waiting: Vec<Waiting>,
+    /// Matches so far, by definition.
+    counts: Vec<u64>,
+    /// Where the objective's curve goes on, if somebody follows it.
+    followed: Option<Followed>,
     /// The last match of each definition, finite or not.
     last: Vec<Option<(f64, Timestamp)>>,
+}
+
+/// Points of one metric that wait to be stored: every `stride`-th by number, and besides them some that must be kept.
+#[derive(Debug, Clone)]
+struct Waiting {
+    points: Vec<MetricPoint>,
+    stride: u64,
+}
+
+impl Waiting {
+    fn none() -> Self {
+        Self { points: Vec::new(), stride: 1 }
+    }
+}
+
+/// The objective's values that nobody was told of yet.
+#[derive(Debug)]
+struct Followed {
+    definition: usize,
+    /// The number of this attempt's first match.
+    base: u64,
+    news: Curve,
 }
 
 impl Reading {
@@ -45,9 +72,21 @@ impl Reading {
             scraper: definition.scraper.fork(),
             matches: Vec::new(),
             stored: stored.offset,
-            waiting: vec![Vec::new(); metrics],
+            waiting: vec![Waiting::none(); metrics],
+            counts: vec![0; metrics],
+            followed: None,
             last: vec![None; metrics],
         }
+    }
+
+    /// Has the values of the objective kept for [`Reading::news`], the first one being number `base`.
+    pub fn follow(&mut self, objective: usize, base: u64) {
+        self.followed = Some(Followed { definition: objective, base, news: Curve::new() });
+    }
+
+    /// The objective's values since the last time.
+    pub fn news(&mut self) -> Curve {
+        self.followed.as_mut().map(|followed| std::mem::take(&mut followed.news)).unwrap_or_default()
     }
 
     /// Takes in one line.
@@ -59,18 +98,26 @@ impl Reading {
         self.scraper.scrape(&record.line, &mut self.matches);
         for found in &self.matches {
             self.last[found.definition] = Some((found.value, record.time));
+            let nth = self.counts[found.definition];
+            self.counts[found.definition] += 1;
+            if let Some(followed) = self.followed.as_mut().filter(|followed| followed.definition == found.definition)
+                && let Some(epoch) = epoch(followed.base + nth)
+            {
+                followed.news.push((epoch, found.value));
+            }
             if !found.value.is_finite() {
                 self.position.non_finite += 1;
             } else if record.offset >= self.stored {
                 let waiting = &mut self.waiting[found.definition];
-                waiting.push(MetricPoint {
+                waiting.points.push(MetricPoint {
                     // A match takes at least a byte of its line, so that this is unique in the log.
                     offset: record.offset + u64::from(found.nth),
+                    nth,
                     definition: u32::try_from(found.definition).unwrap_or(u32::MAX),
                     time: record.time,
                     value: found.value,
                 });
-                if waiting.len() > WAITING {
+                if waiting.points.len() > WAITING {
                     thin(waiting);
                 }
             }
@@ -79,19 +126,24 @@ impl Reading {
 
     /// Whether points wait to be stored.
     pub fn has_points(&self) -> bool {
-        self.waiting.iter().any(|points| !points.is_empty())
+        self.waiting.iter().any(|waiting| !waiting.points.is_empty())
     }
 
     /// The points that wait, in the order of the log.
     pub fn points(&self) -> Vec<MetricPoint> {
-        let mut points: Vec<MetricPoint> = self.waiting.iter().flatten().copied().collect();
+        let mut points: Vec<MetricPoint> = self.waiting.iter().flat_map(|waiting| &waiting.points).copied().collect();
         points.sort_by_key(|point| (point.offset, point.definition));
         points
     }
 
     /// Notes that the points before an offset are in the rows.
     pub fn points_stored(&mut self, before: u64) {
-        self.waiting.iter_mut().for_each(|points| points.retain(|point| point.offset >= before));
+        for waiting in &mut self.waiting {
+            waiting.points.retain(|point| point.offset >= before);
+            if waiting.points.is_empty() {
+                waiting.stride = 1;
+            }
+        }
         self.stored_at = Instant::now();
     }
 
@@ -124,15 +176,16 @@ impl Reading {
     }
 }
 
-/// Drops every second point, but not the last, the lowest or the highest.
-fn thin(points: &mut Vec<MetricPoint>) {
+/// Drops every second point by number, as the store does, but not the first, the last, the lowest or the highest.
+fn thin(Waiting { points, stride }: &mut Waiting) {
+    *stride *= 2;
     let by_value = |a: &(usize, &MetricPoint), b: &(usize, &MetricPoint)| a.1.value.total_cmp(&b.1.value);
     let lowest = points.iter().enumerate().min_by(by_value).map(|(at, _)| at);
     let highest = points.iter().enumerate().max_by(by_value).map(|(at, _)| at);
     let last = points.len().checked_sub(1);
     let mut at = 0;
-    points.retain(|_| {
-        let keep = at % 2 == 0 || [lowest, highest, last].contains(&Some(at));
+    points.retain(|point| {
+        let keep = point.nth % *stride == 0 || [Some(0), lowest, highest, last].contains(&Some(at));
         at += 1;
         keep
     });
@@ -153,7 +206,9 @@ mod tests {
             scraper: Scraper::new(&[definition]).unwrap(),
             matches: Vec::new(),
             stored: 0,
-            waiting: vec![Vec::new()],
+            waiting: vec![Waiting::none()],
+            counts: vec![0],
+            followed: None,
             last: vec![None],
         };
         for n in 0..50_001_u64 {

@@ -9,6 +9,7 @@ use crate::domain::names::AttemptId;
 use crate::domain::outcome::Exit;
 use crate::domain::status::{ObjectiveStatus, SecondaryStatus};
 use crate::domain::time::Timestamp;
+use crate::scheduler::curves::Curve;
 use crate::store::rows::{FinalMetric, LogSegment, MetricPoint, ReadPosition, TrainingJob};
 use crate::store::{StoreError, Tx, attempts, logs, metrics, training_jobs};
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub segments: Vec<LogSegment>,
     /// Whether the objective was evaluated, and to what.
     pub objective: (ObjectiveStatus, Option<f64>),
+    /// The objective by epoch as the rows have it, through all attempts; empty where nobody asks for it.
+    pub curve: Curve,
     /// The last value of each metric.
     pub final_metrics: Vec<FinalMetric>,
 }
@@ -54,6 +57,7 @@ impl Report {
             position: ReadPosition::default(),
             segments: Vec::new(),
             objective: (ObjectiveStatus::Failed, None),
+            curve: Curve::new(),
             final_metrics: Vec::new(),
         }
     }

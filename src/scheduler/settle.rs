@@ -4,7 +4,7 @@
 //! and checks the budget in the transaction that inserts. It starts nothing: what it inserts is the intent that an
 //! executor acts on after the commit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -34,6 +34,8 @@ pub struct Input {
     pub now: Timestamp,
     /// Ends of attempts to record.
     pub reports: Vec<Arc<Report>>,
+    /// Training jobs that the search gives up.
+    pub stop_early: BTreeSet<Uuid>,
     /// Suggestions made ahead.
     pub plan: Option<Plan>,
     /// Which objective values are better.
@@ -127,6 +129,11 @@ impl Work<'_> {
         {
             // Whoever ended has a next step, and that writes the row.
             attempt.exit = Some(report.exit.clone());
+        }
+        let runs = attempt.as_ref().is_some_and(|attempt| attempt.exit.is_none());
+        if runs && job.stop_requested_at.is_none() && self.input.stop_early.contains(&job.id) {
+            job.stop_early(self.input.now);
+            training_jobs::update(tx, &job).await?;
         }
         let view = TrainingView {
             status: job.status,
@@ -235,7 +242,7 @@ impl Work<'_> {
         let better = tuning.best.is_none_or(|(_, best)| self.input.direction.is_better(value, best));
         if !better {
             tuning.not_improving += 1;
-        } else if job.status == TrainingStatus::Completed {
+        } else if job.status == TrainingStatus::Completed || job.stopped_early {
             tuning.best = Some((job.id, value));
             tuning.not_improving = 0;
         }
@@ -348,6 +355,7 @@ impl Work<'_> {
             started_at: None,
             ended_at: None,
             stop_requested_at: None,
+            stopped_early: false,
             objective_status: ObjectiveStatus::Pending,
             objective_value: None,
             final_metrics: Vec::new(),

@@ -38,6 +38,8 @@ pub struct Prepared {
     pub read: ReadDefinition,
     /// Its metric definitions; each log forks it.
     pub scraper: Scraper,
+    /// Whether its training jobs may be stopped early, so that their curves are followed.
+    pub stops_early: bool,
 }
 
 impl ReadDefinition {

@@ -3,9 +3,9 @@
 //! Invariant: the study in memory equals the rows; where a transaction turns out otherwise than foreseen, or fails, the
 //! memory is thrown away and read again. Suggestions are made here, off the async threads and outside transactions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -15,15 +15,17 @@ use crate::domain::decide::{
     AttemptView, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
 };
 use crate::domain::names::AttemptId;
-use crate::domain::status::Direction;
+use crate::domain::status::{Direction, Strategy};
+use crate::scheduler::curves::Curve;
 use crate::scheduler::report::Report;
 use crate::scheduler::settle::{self, Plan, Settled, settle};
 use crate::scheduler::spec::ReadDefinition;
 use crate::scheduler::study::{self, StudyError};
+use crate::scheduler::verdicts::Verdicts;
 use crate::scheduler::{Inner, SchedulerError};
 use crate::search::{Study, TrialState, suggest};
 use crate::store::rows::{Attempt, TrainingJob, TuningJob};
-use crate::store::{StoreError, WriteClass, definitions, training_jobs, tuning_jobs};
+use crate::store::{StoreError, WriteClass, definitions, metrics, training_jobs, tuning_jobs};
 
 /// The timer that wakes the loop whatever happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,6 +41,7 @@ pub struct TuningLoop {
     pub(super) epoch: i64,
     pub(super) mailbox: mpsc::UnboundedReceiver<Arc<Report>>,
     pub(super) wake: Wake,
+    pub(super) progress: Wake,
 }
 
 /// Ends of attempts that are not in the rows yet; one for each, however often it was reported.
@@ -53,6 +56,23 @@ struct Memory {
     live: BTreeMap<Uuid, (TrainingJob, Option<Attempt>)>,
 }
 
+/// What the loop keeps from pass to pass.
+#[derive(Debug, Default)]
+struct State {
+    memory: Option<Memory>,
+    reports: Reports,
+    verdicts: Verdicts,
+}
+
+/// How much a pass does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Everything.
+    Full,
+    /// New values came in: judge them, and go on only where something is to be stopped.
+    Verdicts,
+}
+
 /// What the loop does next.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -64,73 +84,97 @@ enum Next {
 impl TuningLoop {
     /// Runs until the tuning job is over, the lease is lost, or the scheduler ends.
     pub async fn run(mut self) {
-        let mut memory = None;
-        let mut reports = Reports::new();
+        let mut state = State::default();
+        let (mut due, mut pass) = (Instant::now(), Pass::Full);
         while !self.inner.stopping.is_cancelled() {
-            let mut outcome = self.tick(&mut memory, &mut reports).await;
+            let mut outcome = self.tick(&mut state, pass).await;
             if let Err(error) = &outcome
                 && error.is_permanent()
             {
                 tracing::error!(tuning_job = %self.id, error = crate::telemetry::chain(error), "a tuning job can't go on");
-                outcome = self.give_up(&mut reports, error).await;
+                outcome = self.give_up(&mut state.reports, error).await;
             }
-            let wait = match outcome {
-                Ok(Next::Again) => continue,
+            match outcome {
+                Ok(Next::Again) => {
+                    pass = Pass::Full;
+                    continue;
+                }
                 Ok(Next::Over) => return,
-                Ok(Next::Wait) => TICK,
+                Ok(Next::Wait) if pass == Pass::Verdicts => {}
+                Ok(Next::Wait) => due = Instant::now() + TICK,
                 Err(SchedulerError::Store(StoreError::LeaseLost { .. })) => {
                     tracing::warn!(tuning_job = %self.id, "another server took this tuning job over");
                     return;
                 }
                 Err(error) => {
                     tracing::error!(tuning_job = %self.id, error = crate::telemetry::chain(&error), "a scheduling step failed");
-                    memory = None;
-                    BACKOFF
+                    state.memory = None;
+                    due = Instant::now() + BACKOFF;
                 }
-            };
-            tokio::select! {
-                report = self.mailbox.recv() => reports.extend(report.map(|report| (report.attempt, report))),
-                () = self.wake.wait(wait) => {}
-                () = self.inner.stopping.cancelled() => {}
             }
-            while let Ok(report) = self.mailbox.try_recv() {
-                reports.insert(report.attempt, report);
-            }
+            pass = self.wait(due, &mut state.reports).await;
         }
     }
 
-    /// One pass: foresee, suggest, settle, remember.
-    async fn tick(&self, memory: &mut Option<Memory>, reports: &mut Reports) -> Result<Next, SchedulerError> {
+    /// Waits for something to do, until `due` at most, and says what.
+    async fn wait(&mut self, due: Instant, reports: &mut Reports) -> Pass {
+        let wait = due.saturating_duration_since(Instant::now());
+        let mut pass = Pass::Full;
+        tokio::select! {
+            report = self.mailbox.recv() => reports.extend(report.map(|report| (report.attempt, report))),
+            () = self.wake.wait(wait) => {}
+            () = self.progress.wait(wait) => pass = Pass::Verdicts,
+            () = self.inner.stopping.cancelled() => {}
+        }
+        while let Ok(report) = self.mailbox.try_recv() {
+            reports.insert(report.attempt, report);
+        }
+        if reports.is_empty() && Instant::now() < due { pass } else { Pass::Full }
+    }
+
+    /// One pass: judge, foresee, suggest, settle, remember.
+    async fn tick(&self, state: &mut State, pass: Pass) -> Result<Next, SchedulerError> {
         if !self.inner.standing.holds() {
             return Ok(Next::Wait);
         }
-        let mut known = match memory.take() {
+        let mut known = match state.memory.take() {
             Some(known) => known,
+            None if pass == Pass::Verdicts => return Ok(Next::Wait),
             None => match self.load().await? {
                 Some(loaded) => loaded,
                 None => return Ok(Next::Over),
             },
         };
-        let foreseen = known.foresee(reports);
+        if study::stops_early(&known.study) {
+            let running = known.running(&state.reports);
+            let judged = state.verdicts.judge(&self.inner.curves, known.study, &running).await;
+            known.study = judged.map_err(SchedulerError::SearchPanicked)?;
+        }
+        if pass == Pass::Verdicts && state.verdicts.stop().is_empty() {
+            state.memory = Some(known);
+            return Ok(Next::Wait);
+        }
+        let foreseen = known.foresee(&state.reports);
         let plan = if foreseen.wanted > 0 {
-            let (study, plan) = plan(known.study, &foreseen).await?;
+            let (study, plan) = plan(&self.inner, known.study, &foreseen).await?;
             known.study = study;
             Some(plan)
         } else {
             None
         };
-        let mut input = self.input(reports);
+        let mut input = self.input(&state.reports);
+        input.stop_early.clone_from(state.verdicts.stop());
         input.plan = plan;
         input.direction = known.direction();
         input.max_attempts = known.definition.max_attempts();
         let settled = self.settle(input).await?;
-        reports.clear();
+        state.reports.clear();
         let Some(settled) = settled else { return Ok(Next::Over) };
         if settle::is_over(&settled) {
             return Ok(Next::Over);
         }
         let again = settled.wants_plan;
-        *memory = known.after(settled, &foreseen.ended);
+        state.memory = known.after(settled, &foreseen.ended);
         Ok(if again { Next::Again } else { Next::Wait })
     }
 
@@ -151,6 +195,7 @@ impl TuningLoop {
             epoch: self.epoch,
             now: self.inner.parts.clock.now(),
             reports: reports.values().cloned().collect(),
+            stop_early: BTreeSet::new(),
             plan: None,
             direction: Direction::Minimize,
             max_attempts: 1,
@@ -198,8 +243,10 @@ impl TuningLoop {
         let definition = definition.ok_or(SchedulerError::DefinitionMissing { tuning_job: id })?;
         let definition = ReadDefinition::read(&definition).map_err(|source| SchedulerError::Definition { source })?;
         let mut study = study::empty(&job, &study::request(&job)?)?;
+        let mut curves = self.curves(&study, &definition).await?;
         for row in &history {
-            study.trials.push(study::trial(&study.space, row)?);
+            let curve = curves.remove(&row.id).unwrap_or_default();
+            study.trials.push(study::trial(&study.space, row, curve)?);
         }
         let mut attempts: BTreeMap<Uuid, Attempt> = attempts.into_iter().map(|a| (a.id.training_job, a)).collect();
         let live = history
@@ -208,6 +255,15 @@ impl TuningLoop {
             .map(|row| (row.id, (row.clone(), attempts.remove(&row.id))))
             .collect();
         Ok(Some(Memory { job, definition, study, live }))
+    }
+
+    /// Reads the curves of the history, where the study has any.
+    async fn curves(&self, study: &Study, definition: &ReadDefinition) -> Result<BTreeMap<Uuid, Curve>, StoreError> {
+        let objective = definition.objective_index().and_then(|at| u32::try_from(at).ok());
+        let Some(objective) = objective.filter(|_| study::stops_early(study)) else { return Ok(BTreeMap::new()) };
+        let id = self.id;
+        let reading = self.inner.parts.db.glance_for_scheduling(move |tx| Box::pin(metrics::curves(tx, id, objective)));
+        Ok(study::curves(study, reading.await?))
     }
 }
 
@@ -231,6 +287,18 @@ impl Memory {
         self.study.direction
     }
 
+    /// What runs and may be judged: (id, ordinal), by ordinal.
+    fn running(&self, reports: &Reports) -> Vec<(Uuid, u32)> {
+        let over = |job: &TrainingJob| reports.values().any(|report| report.attempt.training_job == job.id);
+        let running = self.live.values().filter(|(job, attempt)| {
+            let runs = attempt.as_ref().is_some_and(|attempt| attempt.exit.is_none());
+            runs && job.stop_requested_at.is_none() && !over(job)
+        });
+        let mut running: Vec<(Uuid, u32)> = running.map(|(job, _)| (job.id, job.ordinal)).collect();
+        running.sort_by_key(|(_, ordinal)| *ordinal);
+        running
+    }
+
     /// Applies reports to the study, and foresees what the transaction will decide from them.
     fn foresee(&mut self, reports: &Reports) -> Foreseen {
         let mut ended = Vec::new();
@@ -252,9 +320,9 @@ impl Memory {
                 max_attempts: self.definition.max_attempts(),
             };
             if let Some(TrainingStep::End(ending)) = decide_training(&view) {
-                let (objective, value) = report.objective;
                 if let Ok(at) = self.study.trials.binary_search_by_key(&job.ordinal, |t| t.ordinal) {
-                    study::conclude(&mut self.study.trials[at], ending.status, objective, value);
+                    let trial = &mut self.study.trials[at];
+                    study::conclude(trial, ending.status, report.objective, report.curve.clone());
                 }
                 completed += u32::from(ending.counted_as == crate::domain::decide::CountedAs::Completed);
                 failed += u32::from(ending.status == crate::domain::status::TrainingStatus::Failed);
@@ -293,7 +361,7 @@ impl Memory {
             settled.attempts.into_iter().map(|a| (a.id.training_job, a)).collect();
         let known = self.job.inserted;
         for job in settled.live.iter().filter(|job| job.ordinal > known) {
-            self.study.trials.push(study::trial(&self.study.space, job).ok()?);
+            self.study.trials.push(study::trial(&self.study.space, job, Curve::new()).ok()?);
         }
         self.live = settled.live.into_iter().map(|job| (job.id, (job.clone(), attempts.remove(&job.id)))).collect();
         self.job = settled.job;
@@ -302,14 +370,17 @@ impl Memory {
 }
 
 /// Makes the suggestions off the async threads; takes the study and gives it back.
-async fn plan(study: Study, foreseen: &Foreseen) -> Result<(Study, Plan), SchedulerError> {
+async fn plan(inner: &Inner, study: Study, foreseen: &Foreseen) -> Result<(Study, Plan), SchedulerError> {
     let (first, wanted) = (foreseen.first, foreseen.wanted);
+    // What takes no time need not wait for what does.
+    let at_once = matches!(study.strategy, Strategy::Random | Strategy::Grid);
+    let _permit = if at_once { None } else { inner.thinking.acquire().await.ok() };
     let (study, suggested) = tokio::task::spawn_blocking(move || {
         let suggested = suggest(&study, first, wanted);
         (study, suggested)
     })
     .await
-    .map_err(SchedulerError::SuggestionPanicked)?;
+    .map_err(SchedulerError::SearchPanicked)?;
     let suggested = suggested.map_err(StudyError::from)?;
     let plan = Plan {
         watermark: foreseen.watermark,

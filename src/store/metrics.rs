@@ -3,7 +3,9 @@
 //! Invariant: points and position move in one transaction, so that what lies before the position is in and is never
 //! counted again. A series (metric, host) of a training job goes on across its attempts, and keeps at most `KEPT`
 //! points: every `stride`-th, and besides them the last, the least and the greatest. The stride doubles when the series
-//! is full, so that thinning costs O(1) a point.
+//! is full, so that thinning costs O(1) a point. A point's number in its series (`seq`, from 0) counts every match of the
+//! attempt, also those that were thinned or are no numbers; an attempt's numbers go on from the last point of the one
+//! before.
 
 use std::collections::BTreeMap;
 
@@ -90,11 +92,11 @@ pub async fn append(
     .map(|_| ())
 }
 
-/// All points of one metric of a training job on its first host, in order of attempt and offset.
+/// All points of one metric of a training job on its first host, in order; `nth` counts through all attempts.
 pub async fn curve(tx: &mut Tx<'_>, training_job: Uuid, definition: u32) -> Result<Vec<MetricPoint>, StoreError> {
     let rows = sql(
         "reading a metric's curve",
-        "SELECT byte_offset, definition, read_at, value FROM metric_points \
+        "SELECT byte_offset, seq, definition, read_at, value FROM metric_points \
          WHERE training_job_id = $1 AND definition = $2 AND host = 0 ORDER BY attempt, byte_offset",
     )
     .bind(training_job)
@@ -103,10 +105,41 @@ pub async fn curve(tx: &mut Tx<'_>, training_job: Uuid, definition: u32) -> Resu
     .await?;
     rows.iter()
         .map(|row| {
-            let mut r = row.reader("metric_points", "byte_offset, definition, read_at, value");
-            Ok(MetricPoint { offset: r.u64()?, definition: r.u32()?, time: r.time()?, value: r.real()? })
+            let mut r = row.reader("metric_points", "byte_offset, seq, definition, read_at, value");
+            let (offset, nth) = (r.u64()?, r.u64()?);
+            Ok(MetricPoint { offset, nth, definition: r.u32()?, time: r.time()?, value: r.real()? })
         })
         .collect()
+}
+
+/// The same of every training job of a tuning job: (number in the series, value), in order.
+pub async fn curves(
+    tx: &mut Tx<'_>,
+    tuning_job: Uuid,
+    definition: u32,
+) -> Result<BTreeMap<Uuid, Vec<(u64, f64)>>, StoreError> {
+    let rows = sql(
+        "reading the curves of a tuning job",
+        "SELECT p.training_job_id, p.seq, p.value FROM training_jobs t JOIN metric_points p ON p.training_job_id = t.id \
+         WHERE t.tuning_job_id = $1 AND p.definition = $2 AND p.host = 0 ORDER BY p.training_job_id, p.seq",
+    )
+    .bind(tuning_job)
+    .bind(definition)
+    .all(tx)
+    .await?;
+    let mut curves: BTreeMap<Uuid, Vec<(u64, f64)>> = BTreeMap::new();
+    for row in &rows {
+        let mut r = row.reader("metric_points", "training_job_id, seq, value");
+        curves.entry(r.parsed()?).or_default().push((r.u64()?, r.real()?));
+    }
+    Ok(curves)
+}
+
+/// The number that an attempt's first match of a metric has in its series.
+pub async fn base(tx: &mut Tx<'_>, attempt: AttemptId, definition: u32) -> Result<u64, StoreError> {
+    let mut known = series_of(tx, attempt.training_job, 0).await?;
+    let series = known.remove(&definition);
+    Ok(series.map_or(0, |series| series.base_of(attempt.number)).try_into().unwrap_or(0))
 }
 
 async fn read_position(
@@ -146,20 +179,28 @@ async fn add_host(tx: &mut Tx<'_>, attempt: AttemptId, host: u32) -> Result<bool
 struct Series {
     seen: i64,
     stride: i64,
+    attempt: u32,
+    base: i64,
     last: i64,
     least: (i64, f64),
     greatest: (i64, f64),
 }
 
 impl Series {
-    fn begun_by(point: &MetricPoint) -> Self {
-        Self { seen: 0, stride: 1, last: 0, least: (0, point.value), greatest: (0, point.value) }
+    fn begun_by(attempt: u32, point: &MetricPoint) -> Self {
+        let extreme = (point.nth.cast_signed(), point.value);
+        Self { seen: 0, stride: 1, attempt, base: 0, last: 0, least: extreme, greatest: extreme }
     }
 
-    /// Counts a point; its number is what `seen` was.
-    fn count(&mut self, point: &MetricPoint) {
-        let seq = self.seen;
-        self.seen += 1;
+    /// The number of an attempt's first match: after all of the attempts before.
+    fn base_of(&self, attempt: u32) -> i64 {
+        if attempt == self.attempt { self.base } else { self.seen }
+    }
+
+    /// Counts a point, and says its number.
+    fn count(&mut self, point: &MetricPoint) -> i64 {
+        let seq = (self.base + point.nth.cast_signed()).max(self.seen);
+        self.seen = seq + 1;
         self.last = seq;
         if point.value < self.least.1 {
             self.least = (seq, point.value);
@@ -170,6 +211,7 @@ impl Series {
         while (self.seen + self.stride - 1) / self.stride > KEPT - PINNED {
             self.stride *= 2;
         }
+        seq
     }
 
     fn pinned(&self) -> [i64; 3] {
@@ -182,11 +224,12 @@ impl Series {
 }
 
 async fn series_of(tx: &mut Tx<'_>, training_job: Uuid, host: u32) -> Result<BTreeMap<u32, Series>, StoreError> {
-    const COLUMNS: &str = "definition, seen, stride, last_seq, least_seq, least_value, most_seq, most_value";
+    const COLUMNS: &str =
+        "definition, seen, stride, attempt, base, last_seq, least_seq, least_value, most_seq, most_value";
     let rows = sql(
         "reading the series of a training job",
-        "SELECT definition, seen, stride, last_seq, least_seq, least_value, most_seq, most_value FROM metric_series \
-         WHERE training_job_id = $1 AND host = $2",
+        "SELECT definition, seen, stride, attempt, base, last_seq, least_seq, least_value, most_seq, most_value \
+         FROM metric_series WHERE training_job_id = $1 AND host = $2",
     )
     .bind(training_job)
     .bind(host)
@@ -199,6 +242,8 @@ async fn series_of(tx: &mut Tx<'_>, training_job: Uuid, host: u32) -> Result<BTr
             let series = Series {
                 seen: r.int()?,
                 stride: r.int()?,
+                attempt: r.u32()?,
+                base: r.int()?,
                 last: r.int()?,
                 least: (r.int()?, r.real()?),
                 greatest: (r.int()?, r.real()?),
@@ -230,15 +275,13 @@ async fn extend(
     points: &[MetricPoint],
 ) -> Result<(), StoreError> {
     let Some(first) = points.first() else { return Ok(()) };
-    let mut series = known.unwrap_or_else(|| Series::begun_by(first));
-    let begin = series.seen;
-    for point in points {
-        series.count(point);
-    }
+    let mut series = known.unwrap_or_else(|| Series::begun_by(attempt.number, first));
+    (series.base, series.attempt) = (series.base_of(attempt.number), attempt.number);
+    let numbered: Vec<(i64, &MetricPoint)> = points.iter().map(|point| (series.count(point), point)).collect();
     if let Some(before) = known {
         thin(tx, (attempt.training_job, definition, host), before, series).await?;
     }
-    let kept: Vec<(i64, &MetricPoint)> = (begin..).zip(points).filter(|(seq, _)| series.keeps(*seq)).collect();
+    let kept: Vec<(i64, &MetricPoint)> = numbered.into_iter().filter(|(seq, _)| series.keeps(*seq)).collect();
     for piece in pieces(&kept) {
         let text = format!(
             "INSERT INTO metric_points (training_job_id, definition, host, attempt, byte_offset, seq, read_at, value) \
@@ -314,10 +357,10 @@ async fn keep_series(
 ) -> Result<(), StoreError> {
     sql(
         "keeping a series",
-        "INSERT INTO metric_series (training_job_id, definition, host, seen, stride, last_seq, least_seq, \
-         least_value, most_seq, most_value) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+        "INSERT INTO metric_series (training_job_id, definition, host, seen, stride, attempt, base, last_seq, \
+         least_seq, least_value, most_seq, most_value) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
          ON CONFLICT (training_job_id, definition, host) DO UPDATE SET seen = excluded.seen, \
-         stride = excluded.stride, last_seq = excluded.last_seq, least_seq = excluded.least_seq, \
+         stride = excluded.stride, attempt = excluded.attempt, base = excluded.base, last_seq = excluded.last_seq, least_seq = excluded.least_seq, \
          least_value = excluded.least_value, most_seq = excluded.most_seq, most_value = excluded.most_value",
     )
     .bind(training_job)
@@ -325,6 +368,8 @@ async fn keep_series(
     .bind(host)
     .bind(series.seen)
     .bind(series.stride)
+    .bind(series.attempt)
+    .bind(series.base)
     .bind(series.last)
     .bind(series.least.0)
     .bind(series.least.1)

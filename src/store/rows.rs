@@ -12,6 +12,9 @@ use crate::domain::status::{
 use crate::domain::time::Timestamp;
 use crate::domain::transitions;
 
+/// What the secondary status of a training job says that the search stops.
+const STOPPED_EARLY: &str = "Stopping the training job early: its objective falls behind";
+
 /// `TrainingJobStatusCounters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TrainingCounters {
@@ -205,6 +208,8 @@ pub struct TrainingJob {
     pub ended_at: Option<Timestamp>,
     /// When Stop was asked for.
     pub stop_requested_at: Option<Timestamp>,
+    /// Whether that was the search's doing (early stopping): its value counts like that of a completed job.
+    pub stopped_early: bool,
     /// Whether the objective was evaluated.
     pub objective_status: ObjectiveStatus,
     /// The final objective value.
@@ -240,6 +245,15 @@ impl TrainingJob {
         }
         if let Some(at) = started_at {
             self.enter(SecondaryStatus::Training, at, None);
+        }
+    }
+
+    /// Notes that the search gives the job up: it is asked to stop, and what it came to counts.
+    pub fn stop_early(&mut self, now: Timestamp) {
+        self.stopped_early = true;
+        self.request_stop(now);
+        if let Some(last) = self.transitions.last_mut() {
+            STOPPED_EARLY.clone_into(&mut last.message);
         }
     }
 
@@ -294,6 +308,8 @@ pub struct ReadPosition {
 pub struct MetricPoint {
     /// Byte offset of the record.
     pub offset: u64,
+    /// Which match of its definition in the attempt's log, from 0; values that are no numbers count too.
+    pub nth: u64,
     /// Index into the metric definitions.
     pub definition: u32,
     /// The supervisor's stamp.

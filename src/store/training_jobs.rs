@@ -17,7 +17,7 @@ macro_rules! columns {
     () => {
         "id, account, region, name_key, name, tuning_job_id, definition_id, ordinal, watermark, pending, tuned, status, \
          secondary, transitions, failure_reason, created_at, modified_at, started_at, ended_at, stop_requested_at, \
-         objective_status, objective_value, final_metrics, model_artifacts, attempts, observation"
+         stopped_early, objective_status, objective_value, final_metrics, model_artifacts, attempts, observation"
     };
 }
 
@@ -29,7 +29,7 @@ pub async fn insert(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError
             "INSERT INTO training_jobs (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $21, $22, $23, $24, $25, $26) ON CONFLICT (account, region, name_key) DO NOTHING"
+             $21, $22, $23, $24, $25, $26, $27) ON CONFLICT (account, region, name_key) DO NOTHING"
         ),
     )
     .bind(job.id)
@@ -52,6 +52,7 @@ pub async fn insert(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError
     .bind(job.started_at)
     .bind(job.ended_at)
     .bind(job.stop_requested_at)
+    .bind(job.stopped_early)
     .bind(job.objective_status.as_str())
     .bind(job.objective_value)
     .bind(json(&job.final_metrics)?)
@@ -144,7 +145,8 @@ pub async fn update(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError
         "updating a training job",
         "UPDATE training_jobs SET status = $2, secondary = $3, transitions = $4, failure_reason = $5, \
          modified_at = $6, started_at = $7, ended_at = $8, stop_requested_at = $9, objective_status = $10, \
-         objective_value = $11, final_metrics = $12, model_artifacts = $13, attempts = $14, observation = $15 \
+         objective_value = $11, final_metrics = $12, model_artifacts = $13, attempts = $14, observation = $15, \
+         stopped_early = $16 \
          WHERE id = $1",
     )
     .bind(job.id)
@@ -162,6 +164,7 @@ pub async fn update(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError
     .bind(job.model_artifacts.as_ref())
     .bind(job.attempts)
     .bind(job.observation)
+    .bind(job.stopped_early)
     .execute(tx)
     .await
     .map(|_| ())
@@ -279,6 +282,7 @@ fn read(r: &mut Reader<'_>) -> Result<TrainingJob, StoreError> {
         started_at: r.opt_time()?,
         ended_at: r.opt_time()?,
         stop_requested_at: r.opt_time()?,
+        stopped_early: r.flag()?,
         objective_status: r.parsed()?,
         objective_value: r.opt_real()?,
         final_metrics: r.json()?,

@@ -140,6 +140,18 @@ def whole_life():
     return arn, names
 
 
+def by_a_model():
+    """Bayesian search gets near the greatest x, which is 8."""
+    model = request("model", jobs=14)
+    model["HyperParameterTuningJobConfig"]["Strategy"] = "Bayesian"
+    client.create_hyper_parameter_tuning_job(**model)
+    described = wait_for("model", "Completed", "Failed", "Stopped")
+    equal(described["HyperParameterTuningJobConfig"]["Strategy"], "Bayesian", "strategy")
+    equal(described["TrainingJobStatusCounters"]["Completed"], 14, "completed")
+    best = described["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+    assert best > 7.5, f"the best of 14 is {best}"
+
+
 def tags(arn, training_job):
     child = client.describe_training_job(TrainingJobName=training_job)["TrainingJobArn"]
     equal(client.list_tags(ResourceArn=child)["Tags"], [{"Key": "team", "Value": "search"}], "a training job's tags")
@@ -178,9 +190,13 @@ def errors():
     constraint = "1 validation error detected: Value 'not_a_name' at 'hyperParameterTuningJobName' failed to satisfy constraint"
     refused("ValidationException", constraint, "create_hyper_parameter_tuning_job", **request("not_a_name"))
     refused("ValidationException", "local/score:1", "create_hyper_parameter_tuning_job", **request("b", image="none:1"))
-    bayesian = request("bayesian")
-    bayesian["HyperParameterTuningJobConfig"]["Strategy"] = "Bayesian"
-    refused("ValidationException", "not supported yet", "create_hyper_parameter_tuning_job", **bayesian)
+    # The client passes on a strategy that its own model does not know; the server refuses it by name.
+    extension = request("extension")
+    extension["HyperParameterTuningJobConfig"]["Strategy"] = "SMAC"
+    refused("ValidationException", "not supported yet", "create_hyper_parameter_tuning_job", **extension)
+    unknown = request("unknown")
+    unknown["HyperParameterTuningJobConfig"]["Strategy"] = "Hyperband"
+    refused("ValidationException", "MaxResource parameter is not provided", "create_hyper_parameter_tuning_job", **unknown)
     beyond = request("beyond", parallel=101, jobs=200)
     refused("ResourceLimitExceeded", "100", "create_hyper_parameter_tuning_job", **beyond)
     try:
@@ -202,6 +218,7 @@ def deleting(names):
 
 
 life_arn, training_jobs = whole_life()
+by_a_model()
 tags(life_arn, training_jobs[0])
 errors()
 stopping()

@@ -11,3 +11,4 @@ mod readme;
 mod scheduler;
 mod store;
 mod support;
+mod tuning;

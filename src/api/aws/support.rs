@@ -333,8 +333,8 @@ mod tests {
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
         );
         insta::assert_snapshot!(
-            text(json!({"HyperParameterTuningJobConfig": {"Strategy": "Bayesian"}})),
-            @"Value 'Bayesian' at 'hyperParameterTuningJobConfig.strategy' is not supported yet. Use Random, or Grid where all hyperparameters are categorical."
+            text(json!({"HyperParameterTuningJobConfig": {"Strategy": "SMAC"}})),
+            @"Value 'SMAC' at 'hyperParameterTuningJobConfig.strategy' is not supported yet. Use Bayesian."
         );
         insta::assert_snapshot!(
             text(json!({"TrainingJobDefinition": {"ResourceConfig": {"InstanceCount": 2}, "EnableNetworkIsolation": true}})),

@@ -55,6 +55,39 @@ const LIMITS: &str = "/HyperParameterTuningJobConfig/ResourceLimits";
 const RANGES: &str = "/HyperParameterTuningJobConfig/ParameterRanges";
 const CHANNEL: &str = "/TrainingJobDefinition/InputDataConfig/0";
 
+/// The resources of the valid request with another strategy and other settings of it.
+fn resources(strategy: &str, config: &Value, early_stopping: &str, statics: &Value) -> Result<(u32, u32), String> {
+    let mut request = valid();
+    request["HyperParameterTuningJobConfig"]["Strategy"] = json!(strategy);
+    request["HyperParameterTuningJobConfig"]["StrategyConfig"] = json!({ "HyperbandStrategyConfig": config });
+    request["HyperParameterTuningJobConfig"]["TrainingJobEarlyStoppingType"] = json!(early_stopping);
+    request["TrainingJobDefinition"]["StaticHyperParameters"] = statics.clone();
+    let request: TuningRequest = serde_json::from_value(request).unwrap();
+    plan(&request, &[], 10_000).map_err(|error| error.to_string())?;
+    Ok(resource(&request).unwrap().map_or((0, 0), |range| (*range.start(), *range.end())))
+}
+
+#[test]
+fn hyperband_knows_how_far_a_training_job_may_go() {
+    let none = json!({});
+    let both = json!({"MinResource": 2, "MaxResource": 30});
+    assert_eq!(resources("Hyperband", &both, "Off", &json!({"epochs": "3"})), Ok((2, 30)));
+    for key in ["epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs"] {
+        assert_eq!(resources("Hyperband", &none, "Off", &json!({ key: "27" })), Ok((1, 27)));
+    }
+    let refused =
+        |config: &Value, early: &str, statics: Value| resources("Hyperband", config, early, &statics).unwrap_err();
+    let unknown = "MaxResource parameter is not provided and could not be inferred from provided static \
+                   hyperparameters of TrainingJobDefinition.";
+    assert_eq!(refused(&none, "Off", json!({})), unknown);
+    assert_eq!(refused(&none, "Off", json!({"epochs": "many"})), unknown);
+    assert!(refused(&json!({"MaxResource": 20_001}), "Off", json!({})).contains("[20000]"));
+    assert!(refused(&json!({"MinResource": 4}), "Off", json!({"epochs": "3"})).contains("MinResource [4]"));
+    assert!(refused(&both, "Auto", json!({})).contains("must be Off"));
+    assert!(resources("Random", &both, "Off", &json!({})).unwrap_err().contains("belongs to the Hyperband strategy"));
+    assert_eq!(resources("Random", &none, "Auto", &json!({})), Ok((0, 0)));
+}
+
 #[test]
 fn a_valid_request_is_planned_as_it_stands() {
     let plan = planned("/HyperParameterTuningJobName", json!("tune")).unwrap();

@@ -25,7 +25,8 @@ fn maximal(name: &str) -> Value {
     json!({
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": {
-            "Strategy": "Random",
+            "Strategy": "Hyperband",
+            "StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 2, "MaxResource": 30}},
             "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "auc"},
             "ResourceLimits": {"MaxNumberOfTrainingJobs": 7, "MaxParallelTrainingJobs": 3, "MaxRuntimeInSeconds": 3600},
             "ParameterRanges": {

@@ -83,6 +83,7 @@ pub fn training(tuning: &TuningJob, ordinal: u32) -> TrainingJob {
         started_at: Some(created_at),
         ended_at: None,
         stop_requested_at: None,
+        stopped_early: false,
         objective_status: ObjectiveStatus::Pending,
         objective_value: None,
         final_metrics: Vec::new(),

@@ -134,7 +134,10 @@ impl Generator {
         let config = path.strip_prefix("HyperParameterTuningJobConfig.").unwrap_or_default();
         let definition = path.strip_prefix("TrainingJobDefinition.").unwrap_or_default();
         Some(match (config, definition) {
-            ("Strategy", _) => json!("Random"),
+            // The one strategy that has settings; it takes them only so.
+            ("Strategy", _) => json!("Hyperband"),
+            ("StrategyConfig.HyperbandStrategyConfig.MinResource", _) => json!(self.draw(1..=99)),
+            ("StrategyConfig.HyperbandStrategyConfig.MaxResource", _) => json!(self.draw(100..=20_000)),
             ("HyperParameterTuningJobObjective.MetricName", _) => json!("loss"),
             ("ResourceLimits.MaxNumberOfTrainingJobs", _) => json!(self.draw(1..=500)),
             ("ResourceLimits.MaxParallelTrainingJobs", _) => json!(self.draw(1..=100)),
@@ -193,6 +196,9 @@ impl Generator {
 
 /// Optional in the model, required by the rules.
 const ALWAYS: &[&str] = &[
+    "HyperParameterTuningJobConfig.StrategyConfig",
+    "HyperParameterTuningJobConfig.StrategyConfig.HyperbandStrategyConfig",
+    "HyperParameterTuningJobConfig.StrategyConfig.HyperbandStrategyConfig.MaxResource",
     "HyperParameterTuningJobConfig.HyperParameterTuningJobObjective",
     "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs",
     "HyperParameterTuningJobConfig.ParameterRanges",

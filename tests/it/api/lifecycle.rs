@@ -51,6 +51,8 @@ fn the_strategies_accepted_are_those_that_the_search_has() {
             trials: Vec::new(),
             parents: Vec::new(),
             warm_start: None,
+            resource: None,
+            early_stopping: false,
         };
         let mut request = minimal("tune");
         request["HyperParameterTuningJobConfig"]["Strategy"] = json!(strategy.as_str());
@@ -87,7 +89,7 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
         (format!("{definition}/TrainingImage"), json!("evil/image"), "[local/plain:1, local/metrics:1]"),
         (format!("{definition}/TrainingImage"), json!("local/plain:1"), "A metric is required for this"),
         (format!("{definition}/MetricDefinitions"), json!([{"Name": "loss", "Regex": "(?=x)(y)"}]), "loss"),
-        ("/HyperParameterTuningJobConfig/Strategy".into(), json!("Bayesian"), "not supported yet"),
+        ("/HyperParameterTuningJobConfig/Strategy".into(), json!("SMAC"), "not supported yet"),
         ("/TrainingJobDefinition/Environment".into(), json!({"BASH_ENV": "/x"}), "[BASH_ENV] cannot be set"),
         ("/Tags".into(), json!([{"Key": "aws:x", "Value": "1"}]), "reserved prefix"),
     ];

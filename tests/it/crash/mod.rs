@@ -2,16 +2,12 @@
 //! started twice, and what ran goes on.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::database::{Engine, TestDb};
-use crate::support::server::{ServerProcess, supervisors};
-
-/// How long a test waits for something that must happen.
-const BOUND: Duration = Duration::from_mins(2);
+use crate::support::server::{ServerProcess, supervisors, until};
 
 /// Notes its start, prints five epochs over half a second, and ends with its `x` as the loss.
 const PROGRAM: &str = r#"
@@ -77,34 +73,6 @@ fn create(server: &ServerProcess, name: &str, jobs: u32, retries: Option<u32>) {
     server.call("CreateHyperParameterTuningJob", &request);
 }
 
-fn describe(server: &ServerProcess, name: &str) -> Value {
-    server.call("DescribeHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": name}))
-}
-
-/// Looks until the tuning job is over.
-fn finish(server: &ServerProcess, name: &str) -> Value {
-    let mut last = Value::Null;
-    until(&format!("{name} is over"), || {
-        last = describe(server, name);
-        last["HyperParameterTuningJobStatus"] != "InProgress"
-    });
-    last
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < BOUND, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn training_jobs(server: &ServerProcess, name: &str) -> Vec<Value> {
-    let input = json!({"HyperParameterTuningJobName": name, "MaxResults": 100});
-    let listed = server.call("ListTrainingJobsForHyperParameterTuningJob", &input);
-    listed["TrainingJobSummaries"].as_array().unwrap().clone()
-}
-
 fn killed_and_restarted_it_finishes_exactly(place: &Place) {
     let mut server = place.serve();
     create(&server, "forty", 40, None);
@@ -114,13 +82,13 @@ fn killed_and_restarted_it_finishes_exactly(place: &Place) {
         server.wait();
         server = place.serve();
     }
-    let job = finish(&server, "forty");
+    let job = server.finish("forty");
     assert_eq!(job["HyperParameterTuningJobStatus"], "Completed", "{job}");
     assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 40, "{job}");
     let starts = place.starts();
     let names: BTreeSet<&String> = starts.iter().collect();
     assert_eq!((starts.len(), names.len()), (40, 40), "started twice, or not at all");
-    let jobs = training_jobs(&server, "forty");
+    let jobs = server.training_jobs("forty");
     assert_eq!(jobs.len(), 40);
     for summary in &jobs {
         let name = summary["TrainingJobName"].as_str().unwrap();
@@ -147,9 +115,9 @@ fn a_killed_supervisor_is_an_infrastructure_fault(place: &Place) {
     for pid in supervisors(&data_dir) {
         kill(pid, Signal::SIGKILL).unwrap_or_default();
     }
-    let job = finish(&server, "unretried");
+    let job = server.finish("unretried");
     assert_eq!(job["TrainingJobStatusCounters"]["RetryableError"], 1, "{job}");
-    let failed = &training_jobs(&server, "unretried")[0];
+    let failed = &server.training_jobs("unretried")[0];
     let reason = failed["FailureReason"].as_str().unwrap();
     assert!(reason.starts_with("InternalServerError: "), "{reason}");
 
@@ -159,7 +127,7 @@ fn a_killed_supervisor_is_an_infrastructure_fault(place: &Place) {
     for pid in supervisors(&data_dir) {
         kill(pid, Signal::SIGKILL).unwrap_or_default();
     }
-    let job = finish(&server, "retried");
+    let job = server.finish("retried");
     assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 1, "{job}");
     assert_eq!(place.starts().len(), 3, "one further attempt");
 }

@@ -10,6 +10,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod early_stopping;
 mod faults;
 mod faulty;
 mod schedules;

@@ -7,7 +7,6 @@ use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::ExitCause;
 use tunesmith::domain::status::{ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use tunesmith::executor::simulated::Script;
-use tunesmith::scheduler::study::replay;
 use tunesmith::store::failpoint::Moment;
 
 use super::world::{World, loss_is_x, request};
@@ -39,11 +38,8 @@ async fn every_suggestion_replays_from_its_recorded_history(engine: Engine) {
         World::new(engine, |spec| loss_is_x(spec).lasting(spec.hyperparameters["depth"].parse().unwrap())).await;
     world.create(&request("replay", 30, 5)).await;
     world.finish("replay", STEP).await;
-    let (tuning, jobs) = (world.tuning_job("replay").await, world.training_jobs("replay").await);
-    assert_eq!(jobs.len(), 30);
-    for job in &jobs {
-        assert_eq!(replay(&tuning, &jobs, job).unwrap(), job.tuned, "training job {}", job.ordinal);
-    }
+    assert_eq!(world.training_jobs("replay").await.len(), 30);
+    world.replays("replay").await;
 }
 
 async fn a_job_without_its_objective_completes_and_the_search_goes_on(engine: Engine) {

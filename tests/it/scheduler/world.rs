@@ -1,5 +1,6 @@
 //! A scheduler over a real database and a simulated executor, whose clock the test holds.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use tunesmith::executor::images::{Image, Images};
 use tunesmith::executor::simulated::{Script, Simulated};
 use tunesmith::executor::{AttemptSpec, Executor};
 use tunesmith::objects::Objects;
+use tunesmith::scheduler::study::replay;
 use tunesmith::scheduler::{Scheduler, SchedulerParts, UPLOAD_PATIENCE};
 use tunesmith::store::rows::{TrainingJob, TuningJob};
-use tunesmith::store::{StoreError, WriteClass, training_jobs, tuning_jobs};
+use tunesmith::store::{StoreError, WriteClass, metrics, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
 use super::faulty::{Faults, Faulty};
@@ -136,6 +138,22 @@ impl World {
         let jobs: Result<Vec<TrainingJob>, StoreError> =
             self.app.db.read(move |tx| Box::pin(training_jobs::history(tx, id))).await;
         jobs.unwrap()
+    }
+
+    /// The objective of each training job: (number in the series, value), in order.
+    pub async fn curves(&self, name: &str) -> BTreeMap<Uuid, Vec<(u64, f64)>> {
+        let id = self.tuning_job(name).await.id;
+        self.app.db.read(move |tx| Box::pin(metrics::curves(tx, id, 0))).await.unwrap()
+    }
+
+    /// Every suggestion of a tuning job is what its recorded history gives.
+    pub async fn replays(&self, name: &str) {
+        let (tuning, jobs) = (self.tuning_job(name).await, self.training_jobs(name).await);
+        let curves = self.curves(name).await;
+        for job in &jobs {
+            let again = replay(&tuning, &jobs, curves.clone(), job).unwrap();
+            assert_eq!(again, job.tuned, "training job {}", job.ordinal);
+        }
     }
 
     /// Looks again and again until `holds`; time stands still meanwhile.

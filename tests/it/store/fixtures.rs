@@ -77,6 +77,7 @@ pub fn training_job(tuning: Option<&TuningJob>, ordinal: u32, name: &str) -> Tra
         started_at: None,
         ended_at: None,
         stop_requested_at: None,
+        stopped_early: false,
         objective_status: ObjectiveStatus::Pending,
         objective_value: None,
         final_metrics: vec![],

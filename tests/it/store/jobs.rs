@@ -221,7 +221,7 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
     use tunesmith::store::rows::{LogSegment, MetricPoint, ReadPosition};
     let (job, first) = db.put_attempt("Job").await;
     let arn = scope().training_job_arn("Job");
-    let point = MetricPoint { offset: 1, definition: 0, time: Timestamp(1), value: 1.0 };
+    let point = MetricPoint { offset: 1, nth: 0, definition: 0, time: Timestamp(1), value: 1.0 };
     let id = job.id;
     let left = db
         .write(move |tx| {

@@ -15,12 +15,14 @@ store_suite! { [sqlite, postgres] {
     a_series_goes_on_across_attempts,
     long_series_are_thinned_evenly,
     one_append_of_very_many_points_stores_few,
+    a_tuning_job_has_the_curves_of_its_training_jobs,
     pieces_add_up_wherever_the_appending_broke_off,
     an_attempt_that_is_gone_takes_no_points,
 } }
 
+/// The match at an offset of a log that has one every ten bytes.
 fn point(offset: u64, definition: u32, value: f64) -> MetricPoint {
-    MetricPoint { offset, definition, time: Timestamp(i64::try_from(offset).unwrap() + 1), value }
+    MetricPoint { offset, nth: offset / 10, definition, time: Timestamp(i64::try_from(offset).unwrap() + 1), value }
 }
 
 impl TestDb {
@@ -78,7 +80,11 @@ async fn a_series_goes_on_across_attempts(db: TestDb) {
     .unwrap();
     db.append(first, &[point(50, 0, 1.0)], 60).await;
     db.append(second, &[point(0, 0, 2.0), point(40, 0, 3.0)], 60).await;
-    assert_eq!(db.curve(job.id, 0).await, [point(50, 0, 1.0), point(0, 0, 2.0), point(40, 0, 3.0)]);
+    let curve = db.curve(job.id, 0).await;
+    assert_eq!(curve.iter().map(|p| (p.offset, p.value)).collect::<Vec<_>>(), [(50, 1.0), (0, 2.0), (40, 3.0)]);
+    // The first attempt had six matches, of which only the last was a number, the second five.
+    assert_eq!(curve.iter().map(|p| p.nth).collect::<Vec<_>>(), [5, 6, 10]);
+    assert_eq!(db.read(move |tx| Box::pin(metrics::base(tx, second, 0))).await.unwrap(), 6);
 }
 
 async fn long_series_are_thinned_evenly(db: TestDb) {
@@ -117,7 +123,8 @@ async fn long_series_are_thinned_evenly(db: TestDb) {
 async fn one_append_of_very_many_points_stores_few(db: TestDb) {
     let (job, id) = db.put_attempt("job").await;
     let total = 200_000_u64;
-    let mut all: Vec<MetricPoint> = (0..total).map(|n| point(n, 0, (n as f64 / 1000.0).sin())).collect();
+    let mut all: Vec<MetricPoint> =
+        (0..total).map(|n| MetricPoint { nth: n, ..point(n, 0, (n as f64 / 1000.0).sin()) }).collect();
     all[177_777].value = 5.0;
     db.append(id, &all, total).await;
     let curve = db.curve(job.id, 0).await;
@@ -126,12 +133,34 @@ async fn one_append_of_very_many_points_stores_few(db: TestDb) {
     assert_eq!(curve.last(), all.last());
 }
 
+async fn a_tuning_job_has_the_curves_of_its_training_jobs(db: TestDb) {
+    let tuning = super::fixtures::tuning_job("tuning");
+    db.put(&tuning).await;
+    let jobs =
+        [1, 2, 3].map(|ordinal| super::fixtures::training_job(Some(&tuning), ordinal, &format!("job-{ordinal}")));
+    db.put_training(&jobs).await;
+    for job in &jobs {
+        let first = attempt(job, 1);
+        db.write(move |tx| {
+            let first = first.clone();
+            Box::pin(async move { attempts::insert(tx, &first).await })
+        })
+        .await
+        .unwrap();
+    }
+    let of = |job: usize| AttemptId { training_job: jobs[job].id, number: 1 };
+    db.append(of(0), &[point(0, 0, 2.0), point(0, 1, 7.0), point(30, 0, 1.0)], 40).await;
+    db.append(of(1), &[point(10, 0, 3.0)], 20).await;
+    let curves = db.read(move |tx| Box::pin(metrics::curves(tx, tuning.id, 0))).await.unwrap();
+    assert_eq!(curves, [(jobs[0].id, vec![(0, 2.0), (3, 1.0)]), (jobs[1].id, vec![(1, 3.0)])].into());
+}
+
 async fn pieces_add_up_wherever_the_appending_broke_off(db: TestDb) {
     let (job, id) = db.put_attempt("job").await;
     // Three metrics to a line, and one line with far more values than a piece takes.
     let mut all: Vec<MetricPoint> = (0..9_000_u64).map(|n| point(n / 3 * 10, (n % 3) as u32, n as f64)).collect();
     all.extend((0..5_000_u32).map(|n| point(50_000, 3 + n % 40, f64::from(n))));
-    all.extend((0..10_u64).map(|n| point(60_000 + n, 0, 1.0)));
+    all.extend((0..10_u64).map(|n| MetricPoint { nth: 3_000 + n, ..point(60_000 + n, 0, 1.0) }));
     let end = ReadPosition { offset: 70_000, non_finite: 5 };
     let pieces = metrics::cut(&all, end);
     assert!(pieces.len() >= 6, "{}", pieces.len());

@@ -6,7 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// How long a test waits for something that must happen.
+const BOUND: Duration = Duration::from_mins(2);
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tunesmith");
@@ -57,6 +60,24 @@ impl ServerProcess {
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("a document") }
     }
 
+    /// Looks until a tuning job is over.
+    pub fn finish(&self, name: &str) -> Value {
+        let mut last = Value::Null;
+        until(&format!("{name} is over"), || {
+            let input = json!({"HyperParameterTuningJobName": name});
+            last = self.call("DescribeHyperParameterTuningJob", &input);
+            last["HyperParameterTuningJobStatus"] != "InProgress"
+        });
+        last
+    }
+
+    /// The summaries of a tuning job's training jobs.
+    pub fn training_jobs(&self, name: &str) -> Vec<Value> {
+        let input = json!({"HyperParameterTuningJobName": name, "MaxResults": 100});
+        let listed = self.call("ListTrainingJobsForHyperParameterTuningJob", &input);
+        listed["TrainingJobSummaries"].as_array().expect("a list").clone()
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
         nix::sys::signal::kill(pid, signal).expect("the server is there");
@@ -93,6 +114,15 @@ pub fn supervisors(data_dir: &Path) -> Vec<Pid> {
             && words.get(2).is_some_and(|word| word.starts_with(data_dir.as_os_str().as_encoded_bytes()))
     };
     pids.filter(beneath).map(Pid::from_raw).collect()
+}
+
+/// Looks until something holds that must come.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < BOUND, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The binary, without the caller's settings.

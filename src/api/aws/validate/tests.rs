@@ -84,7 +84,7 @@ fn what_is_required_must_be_there() {
 fn enums_numbers_and_lists_say_their_bounds() {
     insta::assert_snapshot!(
         changed("/HyperParameterTuningJobConfig/Strategy", json!("random")),
-        @"1 validation error detected: Value 'random' at 'hyperParameterTuningJobConfig.strategy' failed to satisfy constraint: Member must satisfy enum value set: [Bayesian, Random, Hyperband, Grid]"
+        @"1 validation error detected: Value 'random' at 'hyperParameterTuningJobConfig.strategy' failed to satisfy constraint: Member must satisfy enum value set: [Bayesian, Random, Hyperband, Grid, TPE, SMAC, Anneal]"
     );
     insta::assert_snapshot!(
         changed("/HyperParameterTuningJobConfig/ResourceLimits/MaxRuntimeInSeconds", json!(119)),
