@@ -190,10 +190,10 @@ def errors():
     constraint = "1 validation error detected: Value 'not_a_name' at 'hyperParameterTuningJobName' failed to satisfy constraint"
     refused("ValidationException", constraint, "create_hyper_parameter_tuning_job", **request("not_a_name"))
     refused("ValidationException", "local/score:1", "create_hyper_parameter_tuning_job", **request("b", image="none:1"))
-    # The client passes on a strategy that its own model does not know; the server refuses it by name.
+    # The client passes on a strategy that its own model does not know.
     extension = request("extension")
-    extension["HyperParameterTuningJobConfig"]["Strategy"] = "SMAC"
-    refused("ValidationException", "not supported yet", "create_hyper_parameter_tuning_job", **extension)
+    extension["HyperParameterTuningJobConfig"]["Strategy"] = "CMA"
+    refused("ValidationException", "TPE, SMAC, Anneal]", "create_hyper_parameter_tuning_job", **extension)
     unknown = request("unknown")
     unknown["HyperParameterTuningJobConfig"]["Strategy"] = "Hyperband"
     refused("ValidationException", "MaxResource parameter is not provided", "create_hyper_parameter_tuning_job", **unknown)

@@ -89,7 +89,7 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
         (format!("{definition}/TrainingImage"), json!("evil/image"), "[local/plain:1, local/metrics:1]"),
         (format!("{definition}/TrainingImage"), json!("local/plain:1"), "A metric is required for this"),
         (format!("{definition}/MetricDefinitions"), json!([{"Name": "loss", "Regex": "(?=x)(y)"}]), "loss"),
-        ("/HyperParameterTuningJobConfig/Strategy".into(), json!("SMAC"), "not supported yet"),
+        ("/TrainingJobDefinition/EnableManagedSpotTraining".into(), json!(true), "not supported yet"),
         ("/TrainingJobDefinition/Environment".into(), json!({"BASH_ENV": "/x"}), "[BASH_ENV] cannot be set"),
         ("/Tags".into(), json!([{"Key": "aws:x", "Value": "1"}]), "reserved prefix"),
     ];
