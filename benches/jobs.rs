@@ -7,6 +7,7 @@
 //!     cargo bench --bench jobs                                     # SQLite
 //!     BENCH_DATABASE_URL=postgres://… cargo bench --bench jobs     # an empty Postgres database
 //!     BENCH_JOBS=4000 BENCH_PARALLEL=16 …                          # other sizes
+//!     BENCH_BINARY=/path/to/tunesmith …                            # another build, to compare in alternation
 
 #![allow(
     clippy::unwrap_used,
@@ -18,14 +19,33 @@
 )]
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
+/// The bench itself as training program: it writes when it began and when it is about to end.
+const STAMP: &str = "stamp";
+
+/// Training jobs one at a time.
+const LATENCY_JOBS: u32 = 200;
+
 fn main() {
+    let begun = now_ns();
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == STAMP) {
+        let mut file = std::fs::File::options().append(true).create(true).open(&arguments[2]).unwrap();
+        file.write_all(format!("{begun} {}\n", now_ns()).as_bytes()).unwrap();
+        return;
+    }
     let jobs = setting("BENCH_JOBS", 2_000);
     let parallel = setting("BENCH_PARALLEL", 16);
     let folder = tempfile::tempdir().unwrap();
@@ -35,34 +55,123 @@ fn main() {
 
     let (raw_per_second, raw_cpu_ms) = raw_fork_exec(jobs, parallel);
     println!("raw fork/exec: {raw_per_second:.0}/s, {raw_cpu_ms:.2} ms of processor time each");
+    at_once(folder.path(), database.as_deref(), jobs, parallel, raw_cpu_ms);
+    one_at_a_time(folder.path(), database.as_deref());
+}
 
+/// Many at once: rate, cost, commits.
+fn at_once(folder: &Path, database: Option<&str>, jobs: u32, parallel: u32, raw_cpu_ms: f64) {
     let before = children_cpu_ms();
-    let server = Server::start(folder.path(), database.as_deref(), parallel);
+    let server = Server::start(folder, database, parallel);
     println!("start to ready: {} ms, idle memory: {:.1} MB", server.ready_ms, server.memory_mb());
     let idle_cpu_ms = server.cpu_ms();
-
     let begun = Instant::now();
     server.create("bench", "local/noop:1", jobs, parallel);
     server.wait("bench");
     let elapsed = begun.elapsed().as_secs_f64();
     println!("training jobs: {:.0}/s at {parallel} parallel ({jobs} in {elapsed:.1} s)", f64::from(jobs) / elapsed);
     println!("memory after: {:.1} MB", server.memory_mb());
-
-    let stamps = folder.path().join("stamps");
-    server.create("latency", "local/stamp:1", 200, 1);
-    server.wait("latency");
-    let gaps = gaps_ms(&stamps);
-    println!(
-        "start to next start, one at a time (the program's own run included): p50 {:.1} ms, p99 {:.1} ms",
-        percentile(&gaps, 0.50),
-        percentile(&gaps, 0.99)
-    );
-    server.end();
-    let cpu = (children_cpu_ms() - before - idle_cpu_ms) / f64::from(jobs + 200);
+    let commits = server.end();
+    let cpu = (children_cpu_ms() - before - idle_cpu_ms) / f64::from(jobs);
     println!(
         "processor time of a training job: {cpu:.2} ms, {:.2} ms over raw fork/exec (supervisors and programs included)",
         cpu - raw_cpu_ms
     );
+    tell_commits(commits, jobs);
+}
+
+/// One after the other: how soon the next program begins once one is over.
+fn one_at_a_time(folder: &Path, database: Option<&str>) {
+    let server = Server::start(folder, database, 1);
+    let records = ExitRecords::watch(&folder.join("data/attempts"));
+    server.create("latency", "local/stamp:1", LATENCY_JOBS, 1);
+    server.wait("latency");
+    let records = records.end();
+    let commits = server.end();
+    let mut stamps = stamps(&folder.join("stamps"));
+    stamps.sort_unstable();
+    let tell = |what: &str, mut gaps: Vec<f64>| {
+        gaps.sort_by(f64::total_cmp);
+        let (p50, p99, count) = (percentile(&gaps, 0.50), percentile(&gaps, 0.99), gaps.len());
+        println!("{what} to the next program's beginning, one at a time: p50 {p50:.1} ms, p99 {p99:.1} ms ({count})");
+    };
+    tell("exit record", stamps.windows(2).filter_map(|pair| after_record(&records, pair[0], pair[1])).collect());
+    tell("a program's last act", stamps.windows(2).map(|pair| ms_between(pair[0].1, pair[1].0)).collect());
+    tell_commits(commits, LATENCY_JOBS);
+}
+
+fn tell_commits(commits: Option<u64>, jobs: u32) {
+    match commits {
+        Some(commits) => {
+            println!("durable commits a training job: {:.2} (and its exit record)", commits as f64 / f64::from(jobs));
+        }
+        None => println!("durable commits a training job: this build does not say"),
+    }
+}
+
+/// When the programs began and ended.
+fn stamps(path: &Path) -> Vec<(i64, i64)> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let stamp = |line: &str| {
+        let (begun, ended) = line.split_once(' ').unwrap();
+        (begun.parse().unwrap(), ended.parse().unwrap())
+    };
+    text.lines().map(stamp).collect()
+}
+
+/// From the one exit record between two programs to the second's beginning; none where it was not seen in time.
+fn after_record(records: &[i64], first: (i64, i64), second: (i64, i64)) -> Option<f64> {
+    let seen = records.iter().find(|seen| (first.1..second.0).contains(seen))?;
+    Some(ms_between(*seen, second.0))
+}
+
+fn ms_between(from: i64, to: i64) -> f64 {
+    (to - from) as f64 / 1e6
+}
+
+fn now_ns() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since_epoch.as_nanos()).unwrap()
+}
+
+/// Sees exit records come into being: a thread with a watch on each attempt's folder. What it is late for is later in its
+/// figures too, so the figure from a program's last act stands beside it as the upper bound.
+struct ExitRecords {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<i64>>,
+}
+
+impl ExitRecords {
+    fn watch(attempts: &Path) -> Self {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+        inotify.add_watch(attempts, AddWatchFlags::IN_CREATE).unwrap();
+        let (done, attempts) = (Arc::new(AtomicBool::new(false)), attempts.to_owned());
+        let over = Arc::clone(&done);
+        let thread = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let mut ready = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+                poll(&mut ready, 50_u16).unwrap();
+                let at = now_ns();
+                for event in inotify.read_events().unwrap_or_default() {
+                    let name = event.name.unwrap_or_default();
+                    if event.mask.contains(AddWatchFlags::IN_MOVED_TO) && name == "exit.json" {
+                        seen.push(at);
+                    } else if event.mask.contains(AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ISDIR) {
+                        // Gone already, perhaps.
+                        let _ = inotify.add_watch(&attempts.join(name), AddWatchFlags::IN_MOVED_TO);
+                    }
+                }
+            }
+            seen
+        });
+        Self { done, thread }
+    }
+
+    fn end(self) -> Vec<i64> {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 fn setting(name: &str, default: u32) -> u32 {
@@ -100,15 +209,6 @@ fn children_cpu_ms() -> f64 {
     ms(usage.user_time()) + ms(usage.system_time())
 }
 
-/// Gaps between the time stamps of consecutive starts, sorted.
-fn gaps_ms(stamps: &Path) -> Vec<f64> {
-    let text = std::fs::read_to_string(stamps).unwrap();
-    let at: Vec<f64> = text.lines().map(|line| line.parse::<f64>().unwrap() / 1e6).collect();
-    let mut gaps: Vec<f64> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    gaps.sort_by(f64::total_cmp);
-    gaps
-}
-
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
 fn percentile(sorted: &[f64], p: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * p).round() as usize]
@@ -118,6 +218,8 @@ struct Server {
     child: Child,
     endpoint: String,
     ready_ms: u128,
+    /// Reads the server's own log, and finds the number of commits in its last line.
+    log: JoinHandle<Option<u64>>,
 }
 
 impl Server {
@@ -125,20 +227,24 @@ impl Server {
         let config = folder.join("tunesmith.toml");
         let stamps = folder.join("stamps");
         let text = format!(
-            "listen = \"127.0.0.1:0\"\nmax_running = {parallel}\n[process]\nallow_root = true\n\
+            "listen = \"127.0.0.1:0\"\nmax_running = {parallel}\n[log]\nlevel = \"info,tunesmith::cli=debug\"\n[process]\nallow_root = true\n\
              [[images]]\nname = \"local/noop:1\"\ncommand = [\"/bin/true\"]\n\
-             [[images]]\nname = \"local/stamp:1\"\ncommand = [\"/bin/sh\", \"-c\", \"date +%s%N >> {}\"]\n",
+             [[images]]\nname = \"local/stamp:1\"\ncommand = [\"{}\", \"{STAMP}\", \"{}\"]\n",
+            std::env::current_exe().unwrap().display(),
             stamps.display()
         );
         std::fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tunesmith"));
+        let mut command =
+            Command::new(std::env::var("BENCH_BINARY").unwrap_or(env!("CARGO_BIN_EXE_tunesmith").to_owned()));
         command.arg("serve").arg("--config").arg(&config).arg("--data-dir").arg(folder.join("data"));
         if let Some(url) = database {
             command.arg("--database-url").arg(url);
         }
         let begun = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = std::thread::spawn(move || log.map_while(Result::ok).filter_map(|line| commits(&line)).last());
         let endpoint = loop {
             let line = lines.next().expect("the server says where it listens").unwrap();
             if let Some(at) = line.find("http://127.0.0.1:") {
@@ -150,7 +256,7 @@ impl Server {
         }
         let ready_ms = begun.elapsed().as_millis();
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, endpoint, ready_ms }
+        Self { child, endpoint, ready_ms, log }
     }
 
     fn call(&self, operation: &str, input: &Value) -> Value {
@@ -213,9 +319,16 @@ impl Server {
         (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) * 10.0
     }
 
-    fn end(mut self) {
+    /// Ends it; how often it committed.
+    fn end(mut self) -> Option<u64> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.child.wait().unwrap();
+        self.log.join().unwrap()
     }
+}
+
+fn commits(line: &str) -> Option<u64> {
+    let number = line.split_once("drained commits=")?.1;
+    number.split_whitespace().next()?.parse().ok()
 }

@@ -42,6 +42,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// A server that takes requests.
 pub(super) struct Server {
     address: SocketAddr,
+    db: Db,
     executor: Arc<dyn Executor>,
     readiness: Readiness,
     draining: CancellationToken,
@@ -100,7 +101,7 @@ impl Server {
         let router = api::router(app, api_settings, readiness.clone());
         let scheduler = Scheduler::start(SchedulerParts {
             server_id: server_id(&settings.data_dir)?,
-            db,
+            db: db.clone(),
             clock,
             objects,
             executor: Arc::clone(&executor),
@@ -115,6 +116,7 @@ impl Server {
         let drain_grace = Duration::from_secs(settings.drain_grace_seconds).max(SHORTEST_GRACE);
         Ok(Self {
             address,
+            db,
             executor,
             readiness,
             draining,
@@ -158,6 +160,7 @@ impl Server {
             }
         }
         self.scheduler.stop().await;
+        tracing::debug!(commits = self.db.commits(), "drained");
         Ok(())
     }
 }

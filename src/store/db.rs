@@ -92,6 +92,16 @@ impl Db {
         .await
     }
 
+    /// Commits that had to reach the disk, since the start and of this server: on SQLite those of the one writer, which
+    /// many writes share; on Postgres those of write transactions, a few of which may have changed nothing.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.commits(),
+            Driver::Postgres(postgres) => postgres.commits(),
+        }
+    }
+
     /// Finishes the writes that wait and closes every connection. Calls after that fail with `Closed`.
     pub async fn close(&self) {
         match &self.driver {

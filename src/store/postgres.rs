@@ -5,6 +5,7 @@
 //! and idle transactions by itself; a server that does not answer at all is given up on here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -49,6 +50,7 @@ pub(super) struct Postgres {
     api_writes: Semaphore,
     metric_writes: Semaphore,
     failpoints: Arc<Failpoints>,
+    commits: AtomicU64,
 }
 
 /// How one run of a transaction ended.
@@ -75,7 +77,12 @@ impl Postgres {
             .map_err(|source| StoreError::Database { doing: "connecting", source })?;
         let api = pool(API_CONNECTIONS).connect_lazy_with(options);
         let (api_writes, metric_writes) = (Semaphore::new(API_WRITES), Semaphore::new(METRIC_WRITES));
-        Ok(Self { api, scheduling, api_writes, metric_writes, failpoints })
+        Ok(Self { api, scheduling, api_writes, metric_writes, failpoints, commits: AtomicU64::new(0) })
+    }
+
+    /// Commits of write transactions so far.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     pub(super) async fn close(&self) {
@@ -109,7 +116,10 @@ impl Postgres {
             };
             let ran = within(patience, once).await;
             match ran {
-                Ok(Ran::Done(value)) => return Ok(value),
+                Ok(Ran::Done(value)) => {
+                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(value);
+                }
                 Ok(Ran::Conflict(_)) if tried < TRIES => {
                     drop(conn);
                     tokio::time::sleep(Duration::from_millis(2 << tried)).await;

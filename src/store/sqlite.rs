@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ pub(super) struct Sqlite {
     closing: CancellationToken,
     writer: Mutex<Option<JoinHandle<()>>>,
     sole_server: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
     lock: Mutex<Option<File>>,
 }
 
@@ -76,13 +77,27 @@ impl Sqlite {
         let (metrics, metrics_end) = mpsc::channel(QUEUE);
         let queues =
             Queues { scheduling: scheduling_end, api: api_end, metrics: metrics_end, closing: closing.clone() };
-        let writer = Writer::connect(writing, queues, failpoints, Arc::clone(&sole_server)).await?;
+        let commits = Arc::new(AtomicU64::new(0));
+        let writer =
+            Writer::connect(writing, queues, failpoints, Arc::clone(&sole_server), Arc::clone(&commits)).await?;
         let options = options.read_only(true);
         let api_readers = readers(API_READERS, options.clone()).await?;
         let scheduling_readers = readers(SCHEDULING_READERS, options).await?;
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         let lock = Mutex::new(None);
-        Ok(Self { path, api_readers, scheduling_readers, scheduling, api, metrics, closing, writer, sole_server, lock })
+        Ok(Self {
+            path,
+            api_readers,
+            scheduling_readers,
+            scheduling,
+            api,
+            metrics,
+            closing,
+            writer,
+            sole_server,
+            commits,
+            lock,
+        })
     }
 
     pub(super) fn lock_exclusive(&self) -> Result<(), StoreError> {
@@ -99,6 +114,11 @@ impl Sqlite {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         self.sole_server.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Commits of the writer so far.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     pub(super) async fn close(&self) {

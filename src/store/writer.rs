@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -142,6 +142,7 @@ pub(super) struct Writer {
     queues: Queues,
     failpoints: Arc<Failpoints>,
     sole_server: Arc<AtomicBool>,
+    commits: Arc<AtomicU64>,
 }
 
 /// A job that ran: how its caller is to be answered if the commit succeeds.
@@ -164,10 +165,11 @@ impl Writer {
         queues: Queues,
         failpoints: Arc<Failpoints>,
         sole_server: Arc<AtomicBool>,
+        commits: Arc<AtomicU64>,
     ) -> Result<Self, StoreError> {
         let conn =
             options.connect().await.map_err(|source| StoreError::Database { doing: "opening its file", source })?;
-        Ok(Self { options, conn, queues, failpoints, sole_server })
+        Ok(Self { options, conn, queues, failpoints, sole_server, commits })
     }
 
     /// Runs until every sender is gone, or `closing` is cancelled and nothing waits.
@@ -198,6 +200,7 @@ impl Writer {
         }
         if failure.is_none() && batch.open {
             failure = self.conn.execute("COMMIT").await.err();
+            self.commits.fetch_add(u64::from(failure.is_none()), Ordering::Relaxed);
         }
         match failure {
             None => batch.ran.into_iter().for_each(|(job, instead)| job.answer(instead)),

@@ -18,6 +18,7 @@ store_suite! { [sqlite, postgres] {
     a_read_sees_one_snapshot_and_writes_nothing,
     a_write_fails_where_a_test_wants_it_to,
     writes_at_once_lose_nothing,
+    commits_are_counted,
     a_closed_database_says_so,
     api_calls_leave_connections_to_the_scheduler,
 } }
@@ -53,6 +54,16 @@ impl TestDb {
         })
         .await
     }
+}
+
+async fn commits_are_counted(db: TestDb) {
+    let before = db.db.commits();
+    db.insert_then("one", || Ok(())).await.unwrap();
+    db.insert_then("two", || Ok(())).await.unwrap();
+    assert_eq!(db.db.commits() - before, 2);
+    db.insert_then("none", || Err::<(), _>(StoreError::Busy)).await.unwrap_err();
+    assert_eq!(db.count().await, 2);
+    assert_eq!(db.db.commits() - before, 2, "neither a rollback nor a read commits");
 }
 
 async fn an_error_rolls_back_its_own_write_alone(db: TestDb) {
