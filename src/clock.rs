@@ -3,11 +3,13 @@
 //! Invariant: nothing else in the crate reads the wall clock (`clippy.toml` bans it). A wake-up is only a hint: whoever
 //! waits also has a timer, and computes from rows what should be so.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
 
@@ -62,5 +64,53 @@ impl Wake {
     /// Returns once woken, or after `at_most`.
     pub async fn wait(&self, at_most: Duration) {
         let _ = tokio::time::timeout(at_most, self.0.notified()).await;
+    }
+}
+
+/// Names what is to be looked at early. What was named while nobody waited is kept for the next wait, once.
+#[derive(Debug, Clone, Default)]
+pub struct Calls(Arc<Called>);
+
+#[derive(Debug, Default)]
+struct Called {
+    names: Mutex<BTreeSet<Uuid>>,
+    notify: Notify,
+}
+
+impl Calls {
+    /// Names one.
+    pub fn call(&self, name: Uuid) {
+        self.0.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.0.notify.notify_one();
+    }
+
+    /// Returns what was named once there is something, or nothing after `at_most`. A wait that is given up loses no name.
+    pub async fn wait(&self, at_most: Duration) -> BTreeSet<Uuid> {
+        let _ = tokio::time::timeout(at_most, self.0.notify.notified()).await;
+        std::mem::take(&mut *self.0.names.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn every_call_is_heard_once() {
+        let (calls, one, two) = (Calls::default(), Uuid::from_u128(1), Uuid::from_u128(2));
+        let hour = Duration::from_hours(1);
+        calls.call(two);
+        calls.call(one);
+        calls.call(two);
+        assert_eq!(calls.wait(hour).await, BTreeSet::from([one, two]));
+        assert_eq!(calls.wait(hour).await, BTreeSet::new(), "nothing else was named, and the time is up");
+
+        tokio::select! {
+            biased;
+            _ = calls.wait(hour) => panic!("nothing is named yet"),
+            () = std::future::ready(()) => {}
+        }
+        calls.call(one);
+        assert_eq!(calls.wait(hour).await, BTreeSet::from([one]), "a wait given up takes nothing with it");
     }
 }

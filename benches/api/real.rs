@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tunesmith::api::{self, ApiSettings, Readiness};
 use tunesmith::app::{App, Quotas};
-use tunesmith::clock::{Clock, Wake};
+use tunesmith::clock::{Calls, Clock};
 use tunesmith::executor::images::{Image, Images};
 use tunesmith::executor::simulated::{Script, Simulated};
 use tunesmith::objects::Objects;
@@ -31,7 +31,7 @@ pub async fn serve(url: &str, folder: &Path) -> SocketAddr {
             Script::prints("nothing is launched")
         })),
         images: Arc::new(Images::new(vec![image]).unwrap()),
-        wake: Wake::default(),
+        calls: Calls::default(),
         quotas: Quotas { concurrent_tuning_jobs: 1_000, ..Quotas::default() },
     };
     let settings = ApiSettings {

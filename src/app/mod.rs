@@ -1,11 +1,11 @@
 //! Use cases, one file per resource: the only thing that the edges call.
 //!
-//! Invariant: a call changes intent only, in one transaction, and wakes the scheduler after its commit; what follows
+//! Invariant: a call changes intent only, in one transaction, and calls the scheduler after its commit; what follows
 //! from the intent is the scheduler's to do.
 
 use std::sync::Arc;
 
-use crate::clock::{Clock, Wake};
+use crate::clock::{Calls, Clock};
 use crate::executor::Executor;
 use crate::executor::images::Images;
 use crate::objects::Objects;
@@ -37,8 +37,8 @@ pub struct App {
     pub executor: Arc<dyn Executor>,
     /// What a request may name as its training image.
     pub images: Arc<Images>,
-    /// Wakes the scheduler after a commit.
-    pub wake: Wake,
+    /// Calls the scheduler to a tuning job after a commit.
+    pub calls: Calls,
     /// Limits.
     pub quotas: Quotas,
 }

@@ -146,7 +146,8 @@ pub async fn list_of_tuning_job(
 pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
     let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
-    app.db
+    let tuning_job = app
+        .db
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());
             Box::pin(async move {
@@ -161,11 +162,13 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                     job.request_stop(now);
                     training_jobs::update(tx, &job).await?;
                 }
-                Ok(())
+                Ok(job.tuning_job_id)
             })
         })
         .await?;
-    app.wake.wake();
+    if let Some(tuning_job) = tuning_job {
+        app.calls.call(tuning_job);
+    }
     Ok(())
 }
 

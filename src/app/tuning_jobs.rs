@@ -64,7 +64,7 @@ pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Res
         })
         .await?;
     tracing::info!(tuning_job = %arn, %id, seed, "created");
-    app.wake.wake();
+    app.calls.call(id);
     Ok(arn)
 }
 
@@ -240,7 +240,8 @@ async fn list_page(
 pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
     let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
-    app.db
+    let id = app
+        .db
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());
             Box::pin(async move {
@@ -257,11 +258,11 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                     job.modified_at = now;
                     tuning_jobs::update(tx, &job).await?;
                 }
-                Ok(())
+                Ok(job.id)
             })
         })
         .await?;
-    app.wake.wake();
+    app.calls.call(id);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiSettings, Readiness};
 use crate::app::{App, Quotas};
-use crate::clock::{Clock, Wake};
+use crate::clock::{Calls, Clock};
 use crate::config::{Environment, Settings};
 use crate::domain::request::MetricDefinition;
 use crate::domain::s3::Location;
@@ -80,14 +80,14 @@ impl Server {
         {
             tracing::warn!(error = crate::telemetry::chain(&error), "gathered channels were not cleared away");
         }
-        let (clock, wake) = (Clock::System, Wake::default());
+        let (clock, calls) = (Clock::System, Calls::default());
         let app = App {
             db: db.clone(),
             clock: clock.clone(),
             objects: Arc::clone(&objects),
             executor: Arc::clone(&executor),
             images,
-            wake: wake.clone(),
+            calls: calls.clone(),
             quotas: quotas(settings),
         };
         let token_key = token_key(&db).await?;
@@ -105,7 +105,7 @@ impl Server {
             clock,
             objects,
             executor: Arc::clone(&executor),
-            wake,
+            calls,
             max_running: settings.max_running,
             upload_patience: UPLOAD_PATIENCE,
         });

@@ -21,16 +21,16 @@ pub mod study;
 mod tuning;
 mod verdicts;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Wake};
+use crate::clock::{Calls, Clock, Wake};
 use crate::executor::Executor;
 use crate::metrics::{InvalidRegex, Scraper};
 use crate::objects::Objects;
@@ -66,8 +66,8 @@ pub struct SchedulerParts {
     pub objects: Arc<Objects>,
     /// Where this server's attempts run.
     pub executor: Arc<dyn Executor>,
-    /// Woken by API calls.
-    pub wake: Wake,
+    /// Tuning jobs that API calls have changed.
+    pub calls: Calls,
     /// How many attempts run at once on this server.
     pub max_running: usize,
     /// How long an upload goes on after its training job was asked to stop; usually [`UPLOAD_PATIENCE`].
@@ -123,6 +123,8 @@ struct Inner {
     standing: Standing,
     /// Wakes the executor's agent.
     agent: Wake,
+    /// Wakes the sweep.
+    sweep: Wake,
     /// The loops of the tuning jobs that this server decides on.
     loops: Mutex<HashMap<Uuid, LoopHandle>>,
     /// Definitions in use, compiled once.
@@ -232,6 +234,7 @@ impl Scheduler {
             standing: Standing::new(parts.server_id),
             parts,
             agent: Wake::default(),
+            sweep: Wake::default(),
             loops: Mutex::default(),
             definitions: Mutex::default(),
             curves: Curves::default(),
@@ -266,7 +269,7 @@ impl Scheduler {
 async fn heartbeat(inner: Arc<Inner>) {
     while !inner.stopping.is_cancelled() {
         match inner.standing.beat(&inner.parts.db).await {
-            Ok(()) => inner.parts.wake.wake(),
+            Ok(()) => inner.sweep.wake(),
             Err(error) => tracing::error!(error = crate::telemetry::chain(&error), "the heartbeat was not written"),
         }
         tokio::select! {
@@ -276,29 +279,42 @@ async fn heartbeat(inner: Arc<Inner>) {
     }
 }
 
-/// Finds tuning jobs that need a loop, takes their leases, and passes wake-ups on.
+/// Finds tuning jobs that need a loop and takes their leases: all by a timer, those that API calls name at once.
 async fn sweep(inner: Arc<Inner>) {
+    let (mut called, mut due) = (BTreeSet::<Uuid>::new(), Instant::now());
     while !inner.stopping.is_cancelled() {
+        let all = Instant::now() >= due;
+        if all {
+            due = Instant::now() + SWEEP;
+        }
         if inner.standing.holds()
-            && let Err(error) = take_over(&inner).await
+            && let Err(error) = look(&inner, called, all).await
         {
             tracing::error!(error = crate::telemetry::chain(&error), "tuning jobs could not be looked up");
         }
+        called = BTreeSet::new();
+        let wait = due.saturating_duration_since(Instant::now());
         tokio::select! {
-            () = inner.parts.wake.wait(SWEEP) => {}
+            names = inner.parts.calls.wait(wait) => called = names,
+            () = inner.sweep.wait(SWEEP) => due = Instant::now(),
             () = inner.stopping.cancelled() => {}
         }
     }
 }
 
-/// Starts a loop for each unfinished tuning job that has none and whose lease is to be had; wakes the others.
-async fn take_over(inner: &Arc<Inner>) -> Result<(), StoreError> {
-    let unfinished = inner.parts.db.read_for_scheduling(|tx| Box::pin(tuning_jobs::unfinished(tx))).await?;
+/// Wakes the loops of the tuning jobs that were `called`; starts one for each of these, and for each unfinished one if
+/// `all` are looked at, that has none and whose lease is to be had.
+async fn look(inner: &Arc<Inner>, called: BTreeSet<Uuid>, all: bool) -> Result<(), StoreError> {
+    let mut wanted: Vec<Uuid> = called.iter().copied().collect();
+    if all {
+        let unfinished = inner.parts.db.glance_for_scheduling(|tx| Box::pin(tuning_jobs::unfinished(tx))).await?;
+        wanted.extend(unfinished.into_iter().filter(|id| !called.contains(id)));
+    }
     let missing: Vec<Uuid> = {
         let mut loops = inner.loops.lock().unwrap_or_else(PoisonError::into_inner);
         loops.retain(|_, handle| !handle.task.is_finished());
-        loops.values().for_each(|handle| handle.wake.wake());
-        unfinished.into_iter().filter(|id| !loops.contains_key(id)).collect()
+        called.iter().filter_map(|id| loops.get(id)).for_each(|handle| handle.wake.wake());
+        wanted.into_iter().filter(|id| !loops.contains_key(id)).collect()
     };
     for id in missing {
         let server = inner.standing.server();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tunesmith::app::{App, Quotas};
-use tunesmith::clock::{Clock, Wake};
+use tunesmith::clock::{Calls, Clock};
 use tunesmith::domain::names::Scope;
 use tunesmith::domain::time::Timestamp;
 use tunesmith::executor::images::{Image, Images};
@@ -59,7 +59,7 @@ impl World {
             objects,
             executor: Arc::new(Faulty { sim: sim.clone(), faults: Arc::clone(&faults) }) as Arc<dyn Executor>,
             images: Arc::new(Images::new(vec![image]).unwrap()),
-            wake: Wake::default(),
+            calls: Calls::default(),
             quotas: Quotas::default(),
         };
         let mut world = Self {
@@ -87,7 +87,7 @@ impl World {
             clock: self.clock.clone(),
             objects: Arc::clone(&app.objects),
             executor: Arc::clone(&app.executor),
-            wake: app.wake.clone(),
+            calls: app.calls.clone(),
             max_running: self.max_running,
             upload_patience: self.upload_patience,
         }));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tunesmith::api::{self, ApiSettings, Readiness};
 use tunesmith::app::{App, AppError, Quotas};
-use tunesmith::clock::{Clock, Wake};
+use tunesmith::clock::{Calls, Clock};
 use tunesmith::domain::names::{AttemptId, Scope};
 use tunesmith::domain::request::MetricDefinition;
 use tunesmith::domain::time::Timestamp;
@@ -63,7 +63,7 @@ impl TestApp {
             objects: Arc::new(Objects::new(folder.path().join("objects"), vec![]).expect("an object store")),
             executor: Arc::<Idle>::clone(&executor),
             images: Arc::new(Images::new(images).expect("image names")),
-            wake: Wake::default(),
+            calls: Calls::default(),
             quotas,
         };
         let readiness = Readiness::default();
