@@ -21,7 +21,7 @@ use crate::search::bayesian::matrix::{
 };
 
 /// Points are predicted so many at a time: a block's columns stay in the cache.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 /// The least variance: points that are known exactly still have a deviation.
 const LEAST_VARIANCE: f64 = 1e-12;
 
@@ -186,7 +186,9 @@ mod tests {
         let at = |x: &[f64]| -> Prediction { gp.predict(&[x.to_vec()])[0] };
         let gradient = gp.predict_gradient(&x);
         let many = gp.predict(&vec![x.clone(); 130]);
-        assert_eq!((many[0], many[129]), (at(&x), at(&x)));
+        for one in [many[0], many[129]] {
+            assert!((one.mean - at(&x).mean).abs() < 1e-12 && (one.variance - at(&x).variance).abs() < 1e-12);
+        }
         assert!(
             (gradient.at.mean - at(&x).mean).abs() < 1e-12 && (gradient.at.variance - at(&x).variance).abs() < 1e-12
         );

@@ -62,11 +62,24 @@ pub(super) fn solve_lower_transposed(l: &[f64], n: usize, b: &mut [f64]) {
 
 /// Solves L X = B in place for B of n rows and m columns, row-major.
 pub(super) fn solve_lower_many(l: &[f64], n: usize, b: &mut [f64], m: usize) {
+    if m == 1 {
+        return solve_lower(l, n, b);
+    }
     for i in 0..n {
         let (above, row) = b.split_at_mut(i * m);
         let row = &mut row[..m];
-        for (k, above) in above.chunks_exact(m).enumerate() {
-            add_scaled(row, -l[i * n + k], above);
+        let factors = &l[i * n..i * n + i];
+        // Four rows at a time, so that the row is loaded and stored a fourth as often.
+        let (fours, rest) = above.split_at(i / 4 * 4 * m);
+        for (f, four) in factors.chunks_exact(4).zip(fours.chunks_exact(4 * m)) {
+            let (first, second) = four.split_at(2 * m);
+            let ((a, b), (c, d)) = (first.split_at(m), second.split_at(m));
+            for ((((x, a), b), c), d) in row.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                *x -= (f[0] * a + f[1] * b) + (f[2] * c + f[3] * d);
+            }
+        }
+        for (f, above) in factors[i / 4 * 4..].iter().zip(rest.chunks_exact(m)) {
+            add_scaled(row, -f, above);
         }
         let inverse = 1.0 / l[i * n + i];
         for x in row {

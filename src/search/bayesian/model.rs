@@ -37,6 +37,9 @@ impl Model {
     /// The process as if `points` had come to what it expects of them; `no_better` has for each of them whether that is at
     /// best the average.
     pub(super) fn believing(&self, points: &[Vec<f64>], no_better: &[bool]) -> Option<Gp> {
+        if points.is_empty() {
+            return Some(self.gp.clone());
+        }
         let expected = self.gp.predict(points).into_iter().zip(no_better);
         // Targets have mean 0.
         let believed = expected.map(|(p, no_better)| if *no_better { p.mean.max(0.0) } else { p.mean });
