@@ -73,9 +73,9 @@ pub(super) fn solve_lower_many(l: &[f64], n: usize, b: &mut [f64], m: usize) {
         let (fours, rest) = above.split_at(i / 4 * 4 * m);
         for (f, four) in factors.chunks_exact(4).zip(fours.chunks_exact(4 * m)) {
             let (first, second) = four.split_at(2 * m);
-            let ((a, b), (c, d)) = (first.split_at(m), second.split_at(m));
-            for ((((x, a), b), c), d) in row.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                *x -= (f[0] * a + f[1] * b) + (f[2] * c + f[3] * d);
+            let ((one, two), (three, four)) = (first.split_at(m), second.split_at(m));
+            for ((((x, one), two), three), four) in row.iter_mut().zip(one).zip(two).zip(three).zip(four) {
+                *x -= (f[0] * one + f[1] * two) + (f[2] * three + f[3] * four);
             }
         }
         for (f, above) in factors[i / 4 * 4..].iter().zip(rest.chunks_exact(m)) {
