@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::{self, ApiSettings, Readiness};
-use crate::app::{App, Quotas};
+use crate::app::{App, Creation, Quotas};
 use crate::clock::{Calls, Clock};
 use crate::config::{Environment, Settings};
 use crate::domain::request::MetricDefinition;
@@ -88,6 +88,7 @@ impl Server {
             executor: Arc::clone(&executor),
             images,
             calls: calls.clone(),
+            creation: Creation::default(),
             quotas: quotas(settings),
         };
         let token_key = token_key(&db).await?;
