@@ -6,6 +6,7 @@
 
 mod anneal;
 mod bayesian;
+mod completion;
 #[cfg(test)]
 mod convergence;
 mod each;
@@ -28,6 +29,7 @@ mod tpe;
 
 use crate::domain::space::{Space, Value};
 use crate::domain::status::{Direction, Strategy, WarmStart};
+pub use completion::{Criteria, Reason, completion, converged, not_improving};
 
 /// All that a strategy may know.
 #[derive(Debug, Clone)]
