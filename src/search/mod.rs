@@ -5,6 +5,7 @@
 //! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
 
 mod anneal;
+pub mod autotune;
 mod bayesian;
 mod completion;
 #[cfg(test)]
