@@ -28,7 +28,7 @@ use crate::search::bayesian::Expectation;
 use crate::search::features::Features;
 use crate::search::rng::Stream;
 use crate::search::targets::targets;
-use crate::search::{Study, Trial, TrialState, normal};
+use crate::search::{Study, normal};
 
 /// The share of the best value that counts as an improvement, less what a division of decimal values may round away.
 const IMPROVEMENT: f64 = 0.01 - 1e-12;
@@ -36,6 +36,8 @@ const IMPROVEMENT: f64 = 0.01 - 1e-12;
 const PATIENCE: usize = 10;
 /// A smaller probability of improvement is none.
 const UNLIKELY: f64 = 0.02;
+/// Results that the process is conditioned on at most.
+const MOST: usize = 300;
 /// Points that are looked at: all over the space, and around each of the best ones at each of these deviations.
 const EVERYWHERE: u32 = 512;
 const BEST: usize = 5;
@@ -93,14 +95,8 @@ pub fn converged(study: &Study) -> bool {
     streak(&losses) >= PATIENCE + 2 * features.len() && !may_improve(study, &features, &losses)
 }
 
-/// The trials that count.
-fn results(study: &Study) -> impl Iterator<Item = (&Trial, f64)> {
-    let over = study.in_order().into_iter().filter(|trial| trial.state != TrialState::Pending);
-    over.filter_map(|trial| Some((trial, study.direction.loss(trial.value.filter(|value| value.is_finite())?))))
-}
-
 fn losses(study: &Study) -> Vec<f64> {
-    results(study).map(|(_, loss)| loss).collect()
+    study.results().map(|(_, loss)| loss).collect()
 }
 
 /// k; 0 where there is no result.
@@ -117,8 +113,8 @@ fn streak(losses: &[f64]) -> usize {
 fn may_improve(study: &Study, features: &Features, losses: &[f64]) -> bool {
     let y = targets(losses);
     let Some(goal) = goal(losses, &y) else { return false };
-    let points: Vec<Vec<f64>> = results(study).map(|(trial, _)| features.encode(&trial.values)).collect();
-    let Some(expectation) = Expectation::of(features, &points, &y) else { return true };
+    let points: Vec<Vec<f64>> = study.results().map(|(trial, _)| features.encode(&trial.values)).collect();
+    let Some(expectation) = Expectation::of(features, &points, &y, MOST) else { return true };
     let mut stream = Stream::new(study.seed, study.definition, 0);
     let mut candidates = features.sobol(EVERYWHERE, &mut stream);
     let mut order: Vec<usize> = (0..y.len()).collect();

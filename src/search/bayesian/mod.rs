@@ -135,9 +135,9 @@ impl<'a> Knowledge<'a> {
 pub(super) struct Expectation(Gp);
 
 impl Expectation {
-    /// Of the targets at some points; `None` where no process fits them.
-    pub(super) fn of(features: &Features, points: &[Vec<f64>], targets: &[f64]) -> Option<Self> {
-        Some(Self(Model::of(features, points, targets, MOST)?.gp))
+    /// Of the targets at some points, of which at most so many serve; `None` where no process fits them.
+    pub(super) fn of(features: &Features, points: &[Vec<f64>], targets: &[f64], most: usize) -> Option<Self> {
+        Some(Self(Model::of(features, points, targets, most)?.gp))
     }
 
     /// Mean and deviation at each point, without the noise.
