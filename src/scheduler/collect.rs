@@ -18,7 +18,7 @@ use crate::store::metrics;
 use crate::store::rows::{LogSegment, MetricPoint, TrainingJob};
 
 /// Tries to put artifacts or a log away.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ impl Failure {
 
     /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
     fn is_the_jobs_own(&self) -> bool {
-        matches!(self, Self::Objects(error) if !matches!(error, ObjectsError::Io { .. }))
+        matches!(self, Self::Objects(error) if !error.is_infrastructure())
     }
 }
 
@@ -53,7 +53,9 @@ impl Drive {
         report.final_metrics = reading.final_metrics(definition);
         report.objective = reading.objective(definition);
         report.points = self.store_all_but_the_last(subject, reading).await;
-        report.exit.remark = reading.remark();
+        if let Some(remark) = reading.remark() {
+            add_remark(report, &remark);
+        }
         let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
         if ran {
             let begun = self.now();
@@ -218,7 +220,7 @@ fn blame(report: &mut Report, failure: &Failure) {
     }
 }
 
-fn add_remark(report: &mut Report, remark: &str) {
+pub(super) fn add_remark(report: &mut Report, remark: &str) {
     let earlier = report.exit.remark.take();
     report.exit.remark = Some(earlier.map_or_else(|| remark.to_owned(), |earlier| format!("{earlier}. {remark}")));
 }
