@@ -377,3 +377,72 @@ fn short_name(digest: Sha256) -> String {
     half.copy_from_slice(&digest[..16]);
     Uuid::from_bytes(half).simple().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(key: &str) -> Object {
+        Object { key: key.into(), bytes: 1, etag: None, modified: String::new() }
+    }
+
+    #[test]
+    fn keys_that_are_no_paths_beneath_a_folder_are_refused_by_name() {
+        let long = format!("in/{}", "x".repeat(256));
+        for key in ["in/../x", "in/..", "in//x", "in/./x", "in/a\\..\\x", "in/a\nb", "in/", "in/a/", long.as_str()] {
+            let error = placed(vec![object(key)], 3).unwrap_err();
+            assert!(matches!(&error, ObjectsError::UnusableKey { key: named, .. } if named == key), "{key}: {error}");
+        }
+        for keys in [["in/a", "in/a/b"], ["in/a/b/c", "in/a"], ["in/a", "in/a/b/c"]] {
+            let error = placed([keys[0], "in/a.b", keys[1]].map(object).into(), 3).unwrap_err();
+            assert!(error.to_string().contains("a is an object too"), "{error}");
+        }
+        let fine = placed(["in/a.b/c", "in/a/b", "in/ab"].map(object).into(), 3).unwrap();
+        assert_eq!(fine.keys().collect::<Vec<_>>(), ["a.b/c", "a/b", "ab"]);
+    }
+
+    /// A copy of so many bytes that was last asked for at a time.
+    fn copy(fetched: &Fetched, identity: &str, bytes: u64, asked_at_s: u64) {
+        let set = fetched.root.join("sets").join(identity);
+        std::fs::create_dir_all(&set).unwrap();
+        std::fs::write(set.join("bytes"), bytes.to_string()).unwrap();
+        let complete = std::fs::File::create(set.join("complete")).unwrap();
+        complete.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(asked_at_s)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn room_is_made_of_what_nobody_uses_the_longest_unasked_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let fetched = Fetched::open(folder.path().join("f"), Room { max_bytes: 100, min_free_bytes: 0 }).unwrap();
+        for (identity, bytes, asked_at_s) in [("used", 40, 1), ("old", 20, 2), ("older", 20, 1), ("new", 20, 3)] {
+            copy(&fetched, identity, bytes, asked_at_s);
+        }
+        let user = AttemptId { training_job: Uuid::from_u128(5), number: 1 };
+        let marks = fetched.root.join("users").join(user.to_string());
+        std::fs::create_dir(&marks).unwrap();
+        std::fs::write(marks.join("used"), "").unwrap();
+        let left = || {
+            let mut left: Vec<_> = fetched.sets().unwrap().into_iter().map(|set| set.identity).collect();
+            left.sort();
+            left.join(" ")
+        };
+        fetched.make_room("first", 30).await.unwrap();
+        assert_eq!(left(), "first new used", "90 bytes in all");
+        let error = fetched.make_room("second", 65).await.unwrap_err();
+        assert!(matches!(error, ObjectsError::NoRoom { bytes: 65, .. }), "{error}");
+        assert!(error.is_infrastructure(), "later there may be room");
+        assert_eq!(left(), "used", "what is used stays");
+        fetched.release(user).unwrap();
+        fetched.make_room("second", 65).await.unwrap();
+        assert_eq!(left(), "second");
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room { max_bytes: u64::MAX, min_free_bytes: u64::MAX };
+        let fetched = Fetched::open(folder.path().join("f"), room).unwrap();
+        let error = fetched.make_room("any", 1).await.unwrap_err().to_string();
+        assert!(error.contains("bytes free"), "{error}");
+    }
+}

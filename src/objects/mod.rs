@@ -56,6 +56,9 @@ struct RemoteSide {
     fetched: Fetched,
 }
 
+/// Codes of a store's answers that another try would get again.
+const REFUSALS: [&str; 2] = ["NoSuchBucket", "AccessDenied"];
+
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectsError {
@@ -165,9 +168,14 @@ impl ObjectsError {
         use object_store::Error;
         match self {
             Self::Io { .. } | Self::NoRoom { .. } => true,
-            Self::Remote { source, .. } => {
-                !matches!(**source, Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::InvalidPath { .. })
-            }
+            Self::Remote { source, .. } => match &**source {
+                Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::InvalidPath { .. } => false,
+                // A listing that is refused has no kind of its own: the store's answer is all there is.
+                other => {
+                    let answer = crate::telemetry::chain(other);
+                    !REFUSALS.iter().any(|code| answer.contains(&format!("<Code>{code}</Code>")))
+                }
+            },
             Self::InvalidUri { .. }
             | Self::NotFound { .. }
             | Self::NoInput { .. }

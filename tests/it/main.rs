@@ -8,6 +8,7 @@ mod crash;
 mod executor;
 mod imports;
 mod readme;
+mod s3;
 mod scheduler;
 mod store;
 mod support;

@@ -23,6 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &str)] = &[
     ("sqlx", "store"),
     ("axum", "api"),
+    ("object_store", "objects"),
     ("clap", "cli"),
     ("anyhow", "cli"),
     ("bollard", "executor/docker"),

@@ -5,4 +5,5 @@ pub mod database;
 pub mod documents;
 pub mod executor_harness;
 pub mod model;
+pub mod s3;
 pub mod server;

@@ -105,15 +105,21 @@ impl Drop for ServerProcess {
 
 /// The supervisors that run now beneath a data directory.
 pub fn supervisors(data_dir: &Path) -> Vec<Pid> {
+    supervised(data_dir).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The same, each with the name of its attempt's folder.
+pub fn supervised(data_dir: &Path) -> Vec<(Pid, String)> {
     let processes = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let beneath = |pid: &i32| {
+    let beneath = |pid: i32| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
-        words.get(1) == Some(&b"supervise".as_slice())
-            && words.get(2).is_some_and(|word| word.starts_with(data_dir.as_os_str().as_encoded_bytes()))
+        let folder = words.get(2).filter(|_| words.get(1) == Some(&b"supervise".as_slice()))?;
+        let folder = Path::new(std::str::from_utf8(folder).ok()?);
+        folder.starts_with(data_dir).then_some((Pid::from_raw(pid), folder.file_name()?.to_str()?.to_owned()))
     };
-    pids.filter(beneath).map(Pid::from_raw).collect()
+    pids.filter_map(beneath).collect()
 }
 
 /// Looks until something holds that must come.
