@@ -208,13 +208,13 @@ async fn checkpoints_come_back_for_the_next_attempt() {
     let saver = s.objects.saver(uri, attempt(1)).unwrap().unwrap();
     let go = CancellationToken::new();
     saver.save(false, &go).await.unwrap();
-    let saved = s.s3.bucket("far").join("ckpt/job/epoch/1");
-    assert!(!saved.exists(), "it may be in the middle of being written");
+    let object = s.s3.bucket("far").join("ckpt/job/epoch/1");
+    assert!(!object.exists(), "it may be in the middle of being written");
     saver.save(true, &go).await.unwrap();
-    let written_at = std::fs::metadata(&saved).unwrap().modified().unwrap();
+    let written_at = std::fs::metadata(&object).unwrap().modified().unwrap();
     std::fs::write(first.join("state"), "two").unwrap();
     saver.save(true, &go).await.unwrap();
-    assert_eq!(std::fs::metadata(&saved).unwrap().modified().unwrap(), written_at, "what has not changed stays");
+    assert_eq!(std::fs::metadata(&object).unwrap().modified().unwrap(), written_at, "what has not changed stays");
     s.objects.release(attempt(1)).unwrap();
     assert!(!first.exists());
     let second = s.objects.checkpoints(uri, attempt(2)).await.unwrap();
