@@ -5,6 +5,7 @@
 //! attempts should exist is the scheduler's to decide, from rows.
 
 pub mod contract;
+mod folder;
 pub mod images;
 pub mod log_format;
 pub mod process;

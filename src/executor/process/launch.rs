@@ -16,11 +16,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
 use super::disk::DiskLimit;
-use super::folder::Folder;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
 use super::sandbox::open_without_links;
 use super::strays;
 use crate::executor::contract::{self, Machine};
+use crate::executor::folder::Folder;
 use crate::executor::{AttemptSpec, ExecutorError};
 
 /// Folders of `/opt/ml` that the program may write to; `""` is `/opt/ml` itself.

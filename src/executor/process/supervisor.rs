@@ -22,15 +22,15 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
 use super::disk::{DiskLimit, Meter};
-use super::folder::{Folder, KILL};
 use super::init::{self, Pipes, Report};
-use super::log_writer::LogWriter;
 use super::plan::Plan;
 use super::{sandbox, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::time::Timestamp;
 use crate::executor::Stream;
+use crate::executor::folder::log_writer::LogWriter;
+use crate::executor::folder::{Folder, KILL};
 
 /// How much of `/opt/ml/output/failure` is kept.
 const FAILURE_CHARACTERS: usize = 1024;

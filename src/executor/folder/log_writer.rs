@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-use super::folder::Folder;
+use super::Folder;
 use crate::domain::time::Timestamp;
 use crate::executor::{Stream, log_format};
 
@@ -17,7 +17,7 @@ const TAIL: usize = 2048;
 
 /// The log of one attempt.
 #[derive(Debug)]
-pub(super) struct LogWriter {
+pub(in crate::executor) struct LogWriter {
     folder: Folder,
     segment: Option<File>,
     segment_bytes: u64,
@@ -33,7 +33,7 @@ pub(super) struct LogWriter {
 
 impl LogWriter {
     /// Nothing is created before the first record.
-    pub(super) fn new(folder: Folder, max_segment: u64, cap: u64) -> Self {
+    pub(in crate::executor) fn new(folder: Folder, max_segment: u64, cap: u64) -> Self {
         Self {
             folder,
             segment: None,
@@ -50,7 +50,7 @@ impl LogWriter {
     }
 
     /// Takes bytes of a stream as they were read.
-    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
+    pub(in crate::executor) fn take(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
         if stream == Stream::Stderr {
             self.keep_tail(bytes);
         }
@@ -64,7 +64,7 @@ impl LogWriter {
     }
 
     /// Adds a remark of the service's own.
-    pub(super) fn remark(&mut self, text: &str, now: Timestamp) {
+    pub(in crate::executor) fn remark(&mut self, text: &str, now: Timestamp) {
         if !self.closed {
             log_format::write_line(now, Stream::Service, text.as_bytes(), &mut self.batch);
             self.write_batch(now);
@@ -72,7 +72,7 @@ impl LogWriter {
     }
 
     /// Writes what is left of lines without an end.
-    pub(super) fn finish(&mut self, now: Timestamp) {
+    pub(in crate::executor) fn finish(&mut self, now: Timestamp) {
         if self.closed {
             return;
         }
@@ -86,7 +86,7 @@ impl LogWriter {
     }
 
     /// The last whole lines of stderr, at most 2 KiB.
-    pub(super) fn stderr_tail(&self) -> String {
+    pub(in crate::executor) fn stderr_tail(&self) -> String {
         let mut tail = self.tail.as_slice();
         if tail.len() > TAIL {
             tail = &tail[tail.len() - TAIL..];
