@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::watch::Watches;
 use super::{Folder, STOP, found, removal};
 use crate::domain::names::AttemptId;
@@ -107,4 +109,17 @@ pub(in crate::executor) async fn blocking<T: Send + 'static>(
 
 pub(in crate::executor) fn failed(doing: String) -> impl FnOnce(io::Error) -> ExecutorError {
     move |source| ExecutorError::Infrastructure { doing, source }
+}
+
+/// The identity of this data directory, made on first use.
+pub(in crate::executor) fn own_id(data_dir: &Path) -> io::Result<Uuid> {
+    let path = data_dir.join("executor-id");
+    if let Some(text) = found(std::fs::read_to_string(&path))? {
+        return text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    let (id, temporary) = (Uuid::new_v4(), data_dir.join("executor-id.tmp"));
+    std::fs::write(&temporary, format!("{id}\n"))?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(temporary, path)?;
+    Ok(id)
 }

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
-pub(in crate::executor) use self::attempts::{Attempts, blocking, failed};
+pub(in crate::executor) use self::attempts::{Attempts, blocking, failed, own_id};
 use crate::domain::outcome::Exit;
 use crate::domain::time::Timestamp;
 use crate::executor::{LogChunk, LogFile, Observed, log_format};
@@ -169,7 +169,7 @@ impl Folder {
     }
 
     /// When it was started; none before that, and for the moment between the claim and its time.
-    fn started_at(&self) -> io::Result<Option<Timestamp>> {
+    pub(in crate::executor) fn started_at(&self) -> io::Result<Option<Timestamp>> {
         let text = found(std::fs::read_to_string(self.started()))?;
         Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
     }

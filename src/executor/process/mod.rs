@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
 use self::launch::{Common, Launch};
 pub use self::plan::RunAs;
@@ -30,8 +29,8 @@ use self::processes::Circumstances;
 pub use self::processes::ProcessLimit;
 pub use self::settings::{Isolation, OpenError, ProcessSettings};
 use super::contract::Machine;
-use super::folder::{Attempts, Folder, KILL, blocking, failed, found};
-use super::images::{Images, resolve_command};
+use super::folder::{Attempts, Folder, KILL, blocking, failed, found, own_id};
+use super::images::{Images, Program, resolve_command};
 use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs};
 use crate::domain::names::AttemptId;
 
@@ -248,7 +247,8 @@ fn plain_folder(path: &Path) -> io::Result<()> {
 fn resolve_commands(settings: &ProcessSettings) -> Result<HashMap<String, Vec<String>>, OpenError> {
     let mut commands = HashMap::new();
     for image in settings.images.iter() {
-        let command = resolve_command(image, &settings.working_dir, &settings.search_path)?;
+        let Program::Command(words) = &image.program else { continue };
+        let command = resolve_command(&image.name, words, &settings.working_dir, &settings.search_path)?;
         let program = PathBuf::from(&command[0]);
         let hidden = settings.masked.iter().chain([&settings.data_dir]).find(|masked| program.starts_with(masked));
         if let (Some(by), true) = (hidden, settings.isolate) {
@@ -292,19 +292,6 @@ fn probe(settings: &ProcessSettings) -> (Isolation, Option<bool>) {
         Err(error) => format!("{} could not be run: {error}", settings.binary.display()),
     };
     (Isolation::None { why }, None)
-}
-
-/// The identity of this data directory, made on first use.
-fn own_id(data_dir: &Path) -> io::Result<Uuid> {
-    let path = data_dir.join("executor-id");
-    if let Some(text) = found(std::fs::read_to_string(&path))? {
-        return text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-    }
-    let (id, temporary) = (Uuid::new_v4(), data_dir.join("executor-id.tmp"));
-    std::fs::write(&temporary, format!("{id}\n"))?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(temporary, path)?;
-    Ok(id)
 }
 
 fn machine() -> Machine {

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
-use super::disk::{DiskLimit, Meter};
+use super::disk::Meter;
 use super::init::{self, Pipes, Report};
 use super::plan::Plan;
 use super::{sandbox, strays};
@@ -337,7 +337,7 @@ impl Attempt<'_> {
             return;
         }
         self.disk = None;
-        let Some(message) = self.plan.disk.as_ref().map(DiskLimit::message) else { return };
+        let Some(message) = self.plan.disk.as_ref().map(|disk| disk.bound.message()) else { return };
         self.log.remark(&format!("{message}: SIGKILL sent"), self.clock.now());
         self.stopping.get_or_insert(Stopping { cause: ExitCause::OverLimit { message }, kill_at: None });
         self.kill();

@@ -34,6 +34,7 @@ pub(crate) fn script(text: &str) -> AttemptSpec {
         channels: Vec::new(),
         checkpoints: None,
         instance_type: Some("ml.m5.large".into()),
+        network_isolation: false,
         volume_bytes: None,
         max_runtime_ms: 60_000,
         stop_grace_ms: 30_000,
@@ -125,11 +126,8 @@ pub(crate) mod process {
         /// With settings changed.
         pub(crate) fn with(change: impl FnOnce(&mut ProcessSettings)) -> Self {
             let scratch = TempDir::new().unwrap();
-            let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"].map(str::to_owned).into();
-            let images = vec![
-                Image { name: "test/sh:1".into(), command, metric_definitions: vec![] },
-                Image { name: "test/true:1".into(), command: vec!["true".into()], metric_definitions: vec![] },
-            ];
+            let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"];
+            let images = vec![Image::command("test/sh:1", command), Image::command("test/true:1", ["true"])];
             let data_dir = scratch.path().join("data");
             let binary = env!("CARGO_BIN_EXE_tunesmith").into();
             let mut settings = ProcessSettings::new(data_dir, binary, Images::new(images).unwrap());
