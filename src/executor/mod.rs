@@ -11,6 +11,7 @@ pub mod docker;
 mod folder;
 pub mod images;
 pub mod log_format;
+mod paths;
 pub mod process;
 #[cfg(feature = "docker")]
 pub mod side_by_side;

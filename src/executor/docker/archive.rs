@@ -3,24 +3,22 @@
 //! Invariant: an archive from a container may be hostile. Nothing is written outside the folder that it is unpacked into,
 //! whatever its names and links say; only regular files, folders and relative links are; and it ends at its bounds.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use bollard::body_try_stream;
 use bollard::query_parameters::{DownloadFromContainerOptions, UploadToContainerOptions};
 use bytes::{Bytes, BytesMut};
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
 use futures_util::{Stream, StreamExt};
 use nix::libc;
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
 use super::daemon::{self, Error};
+use crate::executor::paths::open_for_reading;
 
 /// Pieces of an archive that wait on their way.
 const QUEUE: usize = 8;
@@ -134,38 +132,48 @@ pub(super) fn append_tree<W: Write>(
     source: &Path,
     writable: bool,
 ) -> io::Result<()> {
-    let meta = source.metadata()?;
-    if meta.is_file() {
-        return append_regular(archive, &path.join(source.file_name().unwrap_or(OsStr::new("data"))), source, writable);
+    let opened = open_for_reading(source)?;
+    if opened.metadata()?.is_file() {
+        let path = path.join(source.file_name().unwrap_or(OsStr::new("data")));
+        return append_regular(archive, &path, cap_std::fs::File::from_std(opened), writable);
     }
+    append_content(archive, path, &Dir::from_std_file(opened), writable)
+}
+
+fn append_content<W: Write>(archive: &mut Builder<W>, path: &Path, folder: &Dir, writable: bool) -> io::Result<()> {
     // Names in order, so that one tree is one archive.
-    let names: BTreeMap<_, _> = std::fs::read_dir(source)?
-        .map(|entry| entry.map(|entry| (entry.file_name(), entry.path())))
-        .collect::<io::Result<_>>()?;
-    for (name, source) in names {
-        let (path, meta) = (path.join(name), source.symlink_metadata()?);
+    let names: io::Result<BTreeSet<_>> = folder.entries()?.map(|entry| Ok(entry?.file_name())).collect();
+    for name in names? {
+        let (name, path) = (Path::new(&name), path.join(&name));
+        let meta = folder.symlink_metadata(name)?;
         if meta.is_dir() {
             let mode = if writable { 0o777 } else { 0o755 };
             archive.append_data(&mut header(EntryType::Directory, mode, 0, meta.mtime()), &path, io::empty())?;
-            append_tree(archive, &path, &source, writable)?;
+            append_content(archive, &path, &folder.open_dir(name)?, writable)?;
         } else if meta.is_file() {
-            append_regular(archive, &path, &source, writable)?;
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+            append_regular(archive, &path, folder.open_with(name, &options)?, writable)?;
         } else if meta.is_symlink() {
-            let target = std::fs::read_link(&source)?;
+            let target = folder.read_link_contents(name)?;
             archive.append_link(&mut header(EntryType::Symlink, 0o777, 0, meta.mtime()), &path, target)?;
         }
     }
     Ok(())
 }
 
-fn append_regular<W: Write>(archive: &mut Builder<W>, path: &Path, source: &Path, writable: bool) -> io::Result<()> {
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(source)?;
+fn append_regular<W: Write>(
+    archive: &mut Builder<W>,
+    path: &Path,
+    file: cap_std::fs::File,
+    writable: bool,
+) -> io::Result<()> {
     let meta = file.metadata()?;
-    let mode = meta.permissions().mode() & 0o111 | if writable { 0o666 } else { 0o644 };
+    let mode = meta.mode() & 0o111 | if writable { 0o666 } else { 0o644 };
     let mut data = file.take(meta.len());
     archive.append_data(&mut header(EntryType::Regular, mode, meta.len(), meta.mtime()), path, &mut data)?;
     if data.limit() > 0 {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("{} shrank", source.display())));
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("{} shrank", path.display())));
     }
     Ok(())
 }
@@ -191,7 +199,7 @@ pub(super) async fn download(
     bounds: Bounds,
 ) -> Result<(), TransferError> {
     read(docker, container, path, move |archive| {
-        let folder = Dir::open_ambient_dir(into, ambient_authority()).map_err(TransferError::Io)?;
+        let folder = Dir::from_std_file(open_for_reading(&into).map_err(TransferError::Io)?);
         unpack(archive, &folder, bounds)
     })
     .await
@@ -367,9 +375,8 @@ fn place(
         Ok(file) => file,
         Err(error) => return tolerated(Err(error)),
     };
-    let written = io::copy(data, &mut file).and_then(|_| {
-        file.set_permissions(cap_std::fs::Permissions::from_std(PermissionsExt::from_mode(mode & 0o777 | 0o600)))
-    });
+    let written =
+        io::copy(data, &mut file).and_then(|_| file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o600)));
     drop(file);
     let placed = written.and_then(|()| tolerated(folder.rename(&new, folder, parent.join(name))));
     if placed.is_err() || folder.symlink_metadata(&new).is_ok() {
@@ -391,6 +398,7 @@ fn tolerated(result: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cap_std::ambient_authority;
 
     const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100 };
 

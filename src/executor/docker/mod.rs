@@ -88,9 +88,12 @@ struct Clients {
 
 impl DockerExecutor {
     /// Opens the executor of a data directory. The daemon need not be there yet. To be called within a tokio runtime.
-    pub fn open(settings: DockerSettings) -> io::Result<Self> {
+    pub fn open(mut settings: DockerSettings) -> io::Result<Self> {
         let directory = settings.data_dir.join("docker");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        // What is fetched is written along a path without links.
+        settings.data_dir = settings.data_dir.canonicalize()?;
+        let directory = settings.data_dir.join("docker");
         let id = own_id(&settings.data_dir)?;
         let prefix = format!("tunesmith-{}", &id.simple().to_string()[..12]);
         Ok(Self {

@@ -17,8 +17,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use serde::{Deserialize, Serialize};
 
-use super::sandbox::open_without_links;
 use crate::executor::disk_bound::DiskBound;
+use crate::executor::paths::open_without_links;
 
 /// How often to look, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -17,11 +17,11 @@ use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
 use super::disk::DiskLimit;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
-use super::sandbox::open_without_links;
 use super::strays;
 use crate::executor::contract::{self, Code, Machine};
 use crate::executor::disk_bound::DiskBound;
 use crate::executor::folder::Folder;
+use crate::executor::paths::open_without_links;
 use crate::executor::{AttemptSpec, ExecutorError};
 
 /// Folders of `/opt/ml` that the program may write to; `""` is `/opt/ml` itself.

@@ -14,12 +14,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One executor under test.
 pub(crate) trait ExecutorHarness {
+    /// With the settings that tests share.
+    async fn fresh() -> Self;
     /// The executor.
     fn executor(&self) -> &dyn Executor;
     /// Forgets the executor and opens it again, as a restarted server does.
     async fn restart(&mut self);
     /// A folder of the test's own, for channels and checkpoints.
     fn scratch(&self) -> &Path;
+    /// Makes an empty file of a name in the running attempt's `$SM_OUTPUT_DIR`.
+    async fn tell(&self, id: AttemptId, name: &str);
 }
 
 /// An attempt that runs a shell script.
@@ -104,6 +108,7 @@ pub(crate) mod process {
     use std::path::Path;
 
     use tempfile::TempDir;
+    use tunesmith::domain::names::AttemptId;
     use tunesmith::executor::Executor;
     use tunesmith::executor::images::{Image, Images};
     use tunesmith::executor::process::{ProcessExecutor, ProcessSettings};
@@ -138,6 +143,10 @@ pub(crate) mod process {
     }
 
     impl ExecutorHarness for Harness {
+        async fn fresh() -> Self {
+            Self::start()
+        }
+
         fn executor(&self) -> &dyn Executor {
             &self.executor
         }
@@ -148,6 +157,11 @@ pub(crate) mod process {
 
         fn scratch(&self) -> &Path {
             self.scratch.path()
+        }
+
+        async fn tell(&self, id: AttemptId, name: &str) {
+            let output = self.settings.data_dir.join("attempts").join(id.to_string()).join("ml/output");
+            std::fs::write(output.join(name), "").unwrap();
         }
     }
 
@@ -161,6 +175,10 @@ pub(crate) mod process {
     }
 
     impl ExecutorHarness for Plain {
+        async fn fresh() -> Self {
+            Self::start()
+        }
+
         fn executor(&self) -> &dyn Executor {
             self.0.executor()
         }
@@ -171,6 +189,10 @@ pub(crate) mod process {
 
         fn scratch(&self) -> &Path {
             self.0.scratch()
+        }
+
+        async fn tell(&self, id: AttemptId, name: &str) {
+            self.0.tell(id, name).await;
         }
     }
 
@@ -195,3 +217,7 @@ pub(crate) mod process {
 pub(crate) mod plain_process {
     pub(crate) use super::process::Plain as Harness;
 }
+
+/// The Docker executor.
+#[cfg(feature = "docker")]
+pub(crate) use super::docker;

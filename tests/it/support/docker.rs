@@ -1,0 +1,198 @@
+//! The Docker daemon of DOCKER_HOST, an image made of this machine's own static busybox, and the executor over them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use bollard::query_parameters::{
+    CreateImageOptions, ListContainersOptions, RemoveContainerOptions, UploadToContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, Docker, body_full};
+use futures_util::StreamExt;
+use tempfile::TempDir;
+use tunesmith::domain::names::AttemptId;
+use tunesmith::executor::Executor;
+use tunesmith::executor::docker::{DockerExecutor, DockerSettings, Pull};
+use tunesmith::executor::images::{Image, Images, Program};
+
+use super::executor_harness::ExecutorHarness;
+
+/// Runs its `script` hyperparameter by a shell.
+pub(crate) const SHELL: &str = "tunesmith-test/sh:1";
+
+/// The daemon that tests use.
+#[expect(clippy::disallowed_methods, reason = "it is the test's own surroundings")]
+pub(crate) fn address() -> String {
+    std::env::var("DOCKER_HOST")
+        .expect("set DOCKER_HOST to a Docker daemon that tests may use; scripts/test starts one")
+}
+
+pub(crate) async fn connect() -> Docker {
+    let address = address();
+    let docker =
+        Docker::connect_with_unix(&address, 120, API_DEFAULT_VERSION).expect("DOCKER_HOST names a unix socket");
+    docker.negotiate_version().await.unwrap_or_else(|error| panic!("no Docker daemon answers at {address}: {error}"))
+}
+
+/// Makes the image where this process has not yet, and says what it is called.
+pub(crate) async fn shell_image(docker: &Docker) -> &'static str {
+    static MADE: OnceLock<tokio::sync::Mutex<bool>> = OnceLock::new();
+    let mut made = MADE.get_or_init(tokio::sync::Mutex::default).lock().await;
+    if !*made {
+        import(docker, SHELL, r#"ENTRYPOINT ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"]"#).await;
+        *made = true;
+    }
+    SHELL
+}
+
+/// Makes an image of busybox with changes to its configuration.
+pub(crate) async fn import(docker: &Docker, name: &str, change: &str) {
+    let (repo, tag) = name.rsplit_once(':').unwrap();
+    let options = CreateImageOptions {
+        from_src: Some("-".into()),
+        repo: Some(repo.into()),
+        tag: Some(tag.into()),
+        changes: vec![change.into()],
+        ..CreateImageOptions::default()
+    };
+    let mut steps = docker.create_image(Some(options), Some(body_full(root().into())), None).boxed();
+    while let Some(step) = steps.next().await {
+        step.unwrap();
+    }
+}
+
+/// The files of an image: busybox under each of its names.
+fn root() -> Vec<u8> {
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().map(Path::new).find(|path| path.is_file());
+    let busybox = busybox.expect("busybox is missing: scripts/test installs busybox-static");
+    let listed = std::process::Command::new(busybox).arg("--list").output().unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    for (folder, mode) in [("bin/", 0o755), ("tmp/", 0o1777), ("proc/", 0o755), ("sys/", 0o755), ("dev/", 0o755)] {
+        let mut header = header(tar::EntryType::Directory, mode, 0);
+        archive.append_data(&mut header, folder, std::io::empty()).unwrap();
+    }
+    let program = std::fs::read(busybox).unwrap();
+    let mut whole = header(tar::EntryType::Regular, 0o755, program.len() as u64);
+    archive.append_data(&mut whole, "bin/busybox", program.as_slice()).unwrap();
+    for name in String::from_utf8(listed.stdout).unwrap().lines().filter(|name| *name != "busybox") {
+        let mut link = header(tar::EntryType::Symlink, 0o777, 0);
+        archive.append_link(&mut link, format!("bin/{name}"), "busybox").unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header
+}
+
+/// A Docker executor on a data directory of its own.
+pub(crate) struct Harness {
+    pub(crate) executor: DockerExecutor,
+    pub(crate) settings: DockerSettings,
+    pub(crate) docker: Docker,
+    scratch: TempDir,
+}
+
+impl Harness {
+    /// With the settings that tests share.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With settings changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut DockerSettings)) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let docker = connect().await;
+        let image = Image::container("test/sh:1", shell_image(&docker).await);
+        let mut read_only = Image::container("test/read-only:1", SHELL);
+        if let Program::Container(container) = &mut read_only.program {
+            container.read_only_root = true;
+        }
+        let images = Images::new(vec![image, read_only]).unwrap().allow(&["tunesmith-test/**".into()]).unwrap();
+        let binary = env!("CARGO_BIN_EXE_tunesmith").into();
+        let mut settings = DockerSettings::new(scratch.path().join("data"), binary, images, address());
+        settings.pull = Pull::Never;
+        settings.max_processes = Some(64);
+        change(&mut settings);
+        Self { executor: DockerExecutor::open(settings.clone()).unwrap(), settings, docker, scratch }
+    }
+
+    /// An attempt's folder.
+    pub(crate) fn folder(&self, id: AttemptId) -> std::path::PathBuf {
+        self.settings.data_dir.canonicalize().unwrap().join("docker/attempts").join(id.to_string())
+    }
+
+    /// An attempt's container.
+    pub(crate) async fn container(&self, id: AttemptId) -> String {
+        let label = format!("tunesmith.attempt={id}");
+        let found = containers(&self.docker, &label).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+}
+
+/// The ids of the containers that have a label.
+pub(crate) async fn containers(docker: &Docker, label: &str) -> Vec<String> {
+    let filters = Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])]));
+    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+    let found = docker.list_containers(Some(options)).await.unwrap();
+    found.into_iter().filter_map(|container| container.id).collect()
+}
+
+/// Removes what has a label, and what was made for a data directory.
+pub(crate) async fn remove_containers(docker: &Docker, label: &str) {
+    for id in containers(docker, label).await {
+        let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
+        let _ = docker.remove_container(&id, Some(options)).await;
+    }
+}
+
+impl ExecutorHarness for Harness {
+    async fn fresh() -> Self {
+        Self::start().await
+    }
+
+    fn executor(&self) -> &dyn Executor {
+        &self.executor
+    }
+
+    async fn restart(&mut self) {
+        self.executor = DockerExecutor::open(self.settings.clone()).unwrap();
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    async fn tell(&self, id: AttemptId, name: &str) {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut file = header(tar::EntryType::Regular, 0o644, 0);
+        archive.append_data(&mut file, name, std::io::empty()).unwrap();
+        let options = UploadToContainerOptions { path: "/opt/ml/output".into(), ..UploadToContainerOptions::default() };
+        let bytes = body_full(archive.into_inner().unwrap().into());
+        self.docker.upload_to_container(&self.container(id).await, Some(options), bytes).await.unwrap();
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        // What a test left is removed before its folder goes; a runtime of its own, as this one may be ending.
+        let settings = self.settings.clone();
+        let removed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let executor = DockerExecutor::open(settings).unwrap();
+                for id in executor.list().await.unwrap() {
+                    executor.remove(id).await.unwrap();
+                }
+                executor.remove_channels().await.unwrap();
+            });
+        });
+        let removed = removed.join();
+        assert!(removed.is_ok() || std::thread::panicking(), "what the test left could not be removed");
+    }
+}
