@@ -54,6 +54,9 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// How often an attempt gets a new supervisor, at most.
 const REVIVE_EVERY: Duration = Duration::from_secs(1);
 
+/// What a container may have however much is kept back, bytes.
+const LEAST_MEMORY: u64 = 64 << 20;
+
 /// How often volumes that nobody uses are looked for.
 const TIDY_EVERY: Duration = Duration::from_mins(5);
 
@@ -145,8 +148,7 @@ impl DockerExecutor {
         let memory = u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0);
         let machine = Resources {
             cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).map_or(1.0, f64::from),
-            // However small the machine, something has to be left.
-            memory: memory.saturating_sub(self.settings.reserve_memory).max(memory / 2),
+            memory: memory.saturating_sub(self.settings.reserve_memory).max(LEAST_MEMORY),
             gpus: self.settings.gpus,
         };
         let clients = Clients { docker, patient, machine };

@@ -1,12 +1,10 @@
 //! The Docker daemon of DOCKER_HOST, an image made of this machine's own static busybox, and the executor over them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use bollard::query_parameters::{
-    CreateImageOptions, ListContainersOptions, RemoveContainerOptions, UploadToContainerOptions,
-};
+use bollard::query_parameters::{CreateImageOptions, ListContainersOptions, UploadToContainerOptions};
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -27,20 +25,18 @@ pub(crate) fn address() -> String {
         .expect("set DOCKER_HOST to a Docker daemon that tests may use; scripts/test starts one")
 }
 
-pub(crate) async fn connect() -> Docker {
-    let address = address();
-    let docker =
-        Docker::connect_with_unix(&address, 120, API_DEFAULT_VERSION).expect("DOCKER_HOST names a unix socket");
+/// A client of a daemon that must answer.
+async fn connect(address: &str) -> Docker {
+    let docker = Docker::connect_with_unix(address, 120, API_DEFAULT_VERSION).expect("a unix socket is named");
     docker.negotiate_version().await.unwrap_or_else(|error| panic!("no Docker daemon answers at {address}: {error}"))
 }
 
 /// Makes the image where this process has not yet, and says what it is called.
-pub(crate) async fn shell_image(docker: &Docker) -> &'static str {
-    static MADE: OnceLock<tokio::sync::Mutex<bool>> = OnceLock::new();
+pub(crate) async fn shell_image(docker: &Docker, address: &str) -> &'static str {
+    static MADE: OnceLock<tokio::sync::Mutex<HashSet<String>>> = OnceLock::new();
     let mut made = MADE.get_or_init(tokio::sync::Mutex::default).lock().await;
-    if !*made {
+    if made.insert(address.to_owned()) {
         import(docker, SHELL, r#"ENTRYPOINT ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"]"#).await;
-        *made = true;
     }
     SHELL
 }
@@ -105,16 +101,21 @@ impl Harness {
 
     /// With settings changed.
     pub(crate) async fn with(change: impl FnOnce(&mut DockerSettings)) -> Self {
+        Self::at(address(), change).await
+    }
+
+    /// On a daemon of the test's own, with settings changed.
+    pub(crate) async fn at(address: String, change: impl FnOnce(&mut DockerSettings)) -> Self {
         let scratch = TempDir::new().unwrap();
-        let docker = connect().await;
-        let image = Image::container("test/sh:1", shell_image(&docker).await);
+        let docker = connect(&address).await;
+        let image = Image::container("test/sh:1", shell_image(&docker, &address).await);
         let mut read_only = Image::container("test/read-only:1", SHELL);
         if let Program::Container(container) = &mut read_only.program {
             container.read_only_root = true;
         }
         let images = Images::new(vec![image, read_only]).unwrap().allow(&["tunesmith-test/**".into()]).unwrap();
         let binary = env!("CARGO_BIN_EXE_tunesmith").into();
-        let mut settings = DockerSettings::new(scratch.path().join("data"), binary, images, address());
+        let mut settings = DockerSettings::new(scratch.path().join("data"), binary, images, address);
         settings.pull = Pull::Never;
         settings.max_processes = Some(64);
         change(&mut settings);
@@ -124,6 +125,12 @@ impl Harness {
     /// An attempt's folder.
     pub(crate) fn folder(&self, id: AttemptId) -> std::path::PathBuf {
         self.settings.data_dir.canonicalize().unwrap().join("docker/attempts").join(id.to_string())
+    }
+
+    /// What the name of an attempt's container is.
+    pub(crate) fn container_name(&self, id: AttemptId) -> String {
+        let own = self.executor.id().replace("docker:", "").replace('-', "");
+        format!("tunesmith-{}-{id}", &own[..12])
     }
 
     /// An attempt's container.
@@ -141,14 +148,6 @@ pub(crate) async fn containers(docker: &Docker, label: &str) -> Vec<String> {
     let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
     let found = docker.list_containers(Some(options)).await.unwrap();
     found.into_iter().filter_map(|container| container.id).collect()
-}
-
-/// Removes what has a label, and what was made for a data directory.
-pub(crate) async fn remove_containers(docker: &Docker, label: &str) {
-    for id in containers(docker, label).await {
-        let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
-        let _ = docker.remove_container(&id, Some(options)).await;
-    }
 }
 
 impl ExecutorHarness for Harness {
@@ -194,5 +193,85 @@ impl Drop for Harness {
         });
         let removed = removed.join();
         assert!(removed.is_ok() || std::thread::panicking(), "what the test left could not be removed");
+    }
+}
+
+/// A Docker daemon of the test's own, without a network, which can be ended and started again.
+pub(crate) struct Daemon {
+    folder: TempDir,
+    live_restore: bool,
+    process: Option<std::process::Child>,
+}
+
+impl Daemon {
+    pub(crate) async fn start(live_restore: bool) -> Self {
+        let mut daemon = Self { folder: TempDir::new().unwrap(), live_restore, process: None };
+        daemon.start_again().await;
+        daemon
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
+    }
+
+    /// Starts it, and waits until it answers.
+    pub(crate) async fn start_again(&mut self) {
+        let at = |name: &str| self.folder.path().join(name);
+        std::fs::write(at("daemon.json"), "{}").unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
+        let mut command = std::process::Command::new("dockerd");
+        command.args([
+            "--bridge=none",
+            "--iptables=false",
+            "--ip-forward=false",
+            "--ip-masq=false",
+            "-H",
+            &self.address(),
+        ]);
+        for (flag, name) in
+            [("--data-root", "root"), ("--exec-root", "exec"), ("-p", "pid"), ("--config-file", "daemon.json")]
+        {
+            command.arg(flag).arg(at(name));
+        }
+        if self.live_restore {
+            command.arg("--live-restore");
+        }
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().expect("dockerd is missing: scripts/test installs docker.io"));
+        let begun = std::time::Instant::now();
+        loop {
+            let docker = Docker::connect_with_unix(&self.address(), 5, API_DEFAULT_VERSION);
+            if let Ok(docker) = docker
+                && docker.ping().await.is_ok()
+            {
+                return;
+            }
+            let log = || std::fs::read_to_string(at("log")).unwrap_or_default();
+            assert!(begun.elapsed() < std::time::Duration::from_mins(1), "dockerd does not answer: {}", log());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = process.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Without containers nothing of it goes on: what is beneath it is left to end by itself.
+        self.stop();
+        if let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") {
+            let within = self.folder.path().to_string_lossy().into_owned();
+            for place in
+                mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.starts_with(&within))
+            {
+                let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
     }
 }
