@@ -15,8 +15,8 @@ use crate::executor::folder::log_writer::Tail;
 /// How much of `/opt/ml/output/failure` is kept.
 const FAILURE_CHARACTERS: usize = 1024;
 
-/// Lines of stderr to look for the last 2 KiB in.
-const TAIL_LINES: &str = "64";
+/// Lines of both streams among which the last of stderr are looked for: what the pipe of the other holds may come after.
+const TAIL_LINES: &str = "20000";
 
 /// What the daemon says of a container that is over, and what was seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

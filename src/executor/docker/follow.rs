@@ -24,10 +24,13 @@ use super::stamp::Stamp;
 use crate::domain::time::Timestamp;
 use crate::executor::Stream;
 use crate::executor::folder::Folder;
-use crate::executor::folder::log_writer::LogWriter;
+use crate::executor::folder::log_writer::{LogWriter, Tail};
 
 /// What is taken before it is written.
 const BATCH: usize = 256 << 10;
+
+/// How many frames are taken before they are written.
+const FRAMES: usize = 10_000;
 
 /// A position's room in its file.
 const SLOT: u64 = 1024;
@@ -83,6 +86,8 @@ pub(super) struct Follower {
     next: u64,
     stdout: Taking,
     stderr: Taking,
+    /// Of stderr, whether the log takes it or not.
+    tail: Tail,
 }
 
 /// Frames as they come.
@@ -108,15 +113,16 @@ impl Follower {
             ..Taking::default()
         };
         let (stdout, stderr) = (taking(position.stdout), taking(position.stderr));
-        Ok(Self { log, positions, next: 1 - slot, stdout, stderr })
+        Ok(Self { log, positions, next: 1 - slot, stdout, stderr, tail: Tail::default() })
     }
 
-    /// Whether anything more is wanted.
-    pub(super) fn is_open(&self) -> bool {
-        !self.log.is_closed()
+    /// The last whole lines of stderr since this was opened.
+    pub(super) fn stderr_tail(&self) -> String {
+        self.tail.text()
     }
 
-    /// Asks for all frames that are not done with, and waits for more where `follow`.
+    /// Asks for all frames that are not done with, and waits for more where `follow`. Of a log that is full, for those of
+    /// stderr alone: their end is told.
     pub(super) fn frames(&mut self, docker: &bollard::Docker, container: &str, follow: bool) -> Frames {
         for taking in [&mut self.stdout, &mut self.stderr] {
             (taking.seen, taking.catching_up) = (Place::default(), true);
@@ -124,7 +130,7 @@ impl Follower {
         let since = self.stdout.done.0.max(self.stderr.done.0).seconds() - DISORDER_SECONDS;
         let options = LogsOptions {
             follow,
-            stdout: true,
+            stdout: !self.log.is_closed(),
             stderr: true,
             timestamps: true,
             since: i32::try_from(since.max(0)).unwrap_or(0),
@@ -134,14 +140,20 @@ impl Follower {
         docker.logs(container, Some(options)).boxed()
     }
 
-    /// Takes a frame and those that are there already, and writes them. False where the frames are over.
+    /// Takes a frame and those that are there already, and writes them. False where the frames are over, or others are to
+    /// be asked for.
     pub(super) fn take(&mut self, frame: LogOutput, frames: &mut Frames, now: Timestamp) -> io::Result<bool> {
+        let was_closed = self.log.is_closed();
         self.add(frame);
-        let mut more = true;
-        while self.log.lengths().1 < BATCH {
+        let (mut more, mut taken) = (true, 0);
+        // A flood must not keep the clock from being looked at.
+        while self.log.lengths().1 < BATCH && taken < FRAMES {
             match frames.next().now_or_never() {
                 None => break,
-                Some(Some(Ok(frame))) => self.add(frame),
+                Some(Some(Ok(frame))) => {
+                    self.add(frame);
+                    taken += 1;
+                }
                 Some(_) => {
                     more = false;
                     break;
@@ -149,7 +161,7 @@ impl Follower {
             }
         }
         self.write(now)?;
-        Ok(more && self.is_open())
+        Ok(more && was_closed == self.log.is_closed())
     }
 
     /// Adds a remark of the service's own.
@@ -181,6 +193,9 @@ impl Follower {
         taking.catching_up = false;
         taking.done = taking.seen;
         taking.since_safe += bytes.len() as u64;
+        if stream == Stream::Stderr {
+            self.tail.take(bytes);
+        }
         let skipped = usize::try_from(taking.skip).unwrap_or(usize::MAX).min(bytes.len());
         if skipped > 0 {
             taking.skip -= skipped as u64;
@@ -365,11 +380,11 @@ mod tests {
             follower.add(frame);
             follower.write(Timestamp(0)).unwrap();
         }
-        assert!(!follower.is_open());
+        assert!(follower.log.is_closed());
         let expected = text(&folder);
         assert!(expected.last().unwrap().1.starts_with("log truncated"), "{expected:?}");
         let again = Follower::open(&folder, 1000, 60).unwrap();
-        assert!(!again.is_open());
+        assert!(again.log.is_closed());
         assert_eq!(text(&folder), expected);
     }
 }

@@ -26,6 +26,9 @@ const WRITABLE: [&str; 4] = ["model", "output", "output/data", "checkpoints"];
 /// Shared memory where there is no memory limit to take half of, bytes.
 const SHARED_MEMORY: i64 = 1 << 30;
 
+/// What the daemon keeps of a log at least, bytes: under a flood it would throw away what is being read.
+const LEAST_LOG: u64 = 256 << 20;
+
 /// Who a container belongs to.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -166,7 +169,8 @@ fn host_config(
 
 /// As much as this server would keep, twice: less, and the daemon would throw lines away before they are fetched.
 fn log_config(settings: &DockerSettings) -> HostConfigLogConfig {
-    let mut config = HashMap::from([("max-size".to_owned(), format!("{}k", (settings.max_log_bytes >> 10).max(1024)))]);
+    let kibibytes = settings.max_log_bytes.max(LEAST_LOG) >> 10;
+    let mut config = HashMap::from([("max-size".to_owned(), format!("{kibibytes}k"))]);
     if matches!(settings.log_driver.as_str(), "local" | "json-file") {
         config.extend([("max-file", "2"), ("compress", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())));
     }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions, WaitContainerOptions};
 use futures_util::StreamExt;
 use nix::sys::stat::{Mode, umask};
@@ -228,6 +229,9 @@ impl Attempt<'_> {
         let inspected = docker.inspect_container(&self.plan.container, None::<InspectContainerOptions>).await;
         let Some(container) = daemon::there(inspected)? else { return Ok(Seen::Missing) };
         let state = container.state.unwrap_or_default();
+        if state.status == Some(ContainerStateStatusEnum::REMOVING) {
+            return Ok(Seen::Missing);
+        }
         if state.running == Some(true) {
             return Ok(Seen::Running);
         }
@@ -285,7 +289,7 @@ impl Attempt<'_> {
         let container = self.plan.container.clone();
         let not_running = WaitContainerOptions { condition: "not-running".to_owned() };
         let mut ended = docker.wait_container(&container, Some(not_running)).boxed();
-        let mut frames = self.follower.is_open().then(|| self.follower.frames(&docker, &container, true));
+        let mut frames = Some(self.follower.frames(&docker, &container, true));
         let mut reopen = None;
         loop {
             let wake = self.next_wake().into_iter().chain(reopen).min();
@@ -298,7 +302,7 @@ impl Attempt<'_> {
                     if !more {
                         frames = None;
                         // It ends with the container; where that goes on, there is more to come.
-                        reopen = self.follower.is_open().then(|| Instant::now() + RETRY);
+                        reopen = Some(Instant::now() + RETRY);
                     }
                 }
                 over = ended.next() => match over {
@@ -436,10 +440,8 @@ impl Attempt<'_> {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
         // What the daemon had not handed over when it said that the container is over.
-        if self.follower.is_open() {
-            let frames = self.follower.frames(&docker, &self.plan.container, false);
-            self.drain(Some(frames)).await?;
-        }
+        let frames = self.follower.frames(&docker, &self.plan.container, false);
+        self.drain(Some(frames)).await?;
         let remark = ending::save_checkpoints(&docker, &self.plan).await;
         if let Some(remark) = &remark {
             self.follower.remark(remark, self.clock.now())?;
@@ -450,6 +452,11 @@ impl Attempt<'_> {
             (Some(started_at), Some(ran_ms)) if end.unwatched => started_at.plus_ms(ran_ms).min(now),
             _ => now,
         };
+        let mut stderr_tail = self.follower.stderr_tail();
+        if stderr_tail.is_empty() {
+            // An earlier supervisor may have taken it.
+            stderr_tail = ending::stderr_tail(&docker, &self.plan.container).await;
+        }
         let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
         let stopping = self.stopping.as_ref().map(|(stopping, _)| stopping.cause.clone());
         Ok(Exit {
@@ -457,7 +464,7 @@ impl Attempt<'_> {
             ended_at,
             cause: stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore)),
             failure: ending::failure(&docker, &self.plan.container).await,
-            stderr_tail: ending::stderr_tail(&docker, &self.plan.container).await,
+            stderr_tail,
             remark: None,
         })
     }

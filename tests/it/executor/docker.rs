@@ -121,7 +121,7 @@ async fn a_flood_is_cut_off_with_a_mark_and_the_end_is_told() {
         settings.segment_bytes = 256 << 10;
     })
     .await;
-    let spec = script("yes 0123456789 | head -c 50000000; echo the end >&2; exit 3");
+    let spec = script("yes 0123456789 | head -c 20000000; echo the end >&2; exit 3");
     h.executor.launch(&spec).await.unwrap();
     let exit = over(&h.executor, spec.id).await;
     assert_eq!((exit.cause, exit.stderr_tail.as_str()), (ExitCause::Exited { code: 3 }, "the end"));

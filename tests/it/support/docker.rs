@@ -26,7 +26,7 @@ pub(crate) fn address() -> String {
 }
 
 /// A client of a daemon that must answer.
-async fn connect(address: &str) -> Docker {
+pub(crate) async fn connect(address: &str) -> Docker {
     let docker = Docker::connect_with_unix(address, 120, API_DEFAULT_VERSION).expect("a unix socket is named");
     docker.negotiate_version().await.unwrap_or_else(|error| panic!("no Docker daemon answers at {address}: {error}"))
 }
@@ -219,7 +219,9 @@ impl Daemon {
         let at = |name: &str| self.folder.path().join(name);
         std::fs::write(at("daemon.json"), "{}").unwrap();
         let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
-        let mut command = std::process::Command::new("dockerd");
+        // A network namespace of its own: daemons take each other's bridges away.
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--net", "dockerd"]);
         command.args([
             "--bridge=none",
             "--iptables=false",
@@ -237,7 +239,7 @@ impl Daemon {
             command.arg("--live-restore");
         }
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.process = Some(command.spawn().expect("dockerd is missing: scripts/test installs docker.io"));
+        self.process = Some(command.spawn().expect("unshare is missing: it is of util-linux"));
         let begun = std::time::Instant::now();
         loop {
             let docker = Docker::connect_with_unix(&self.address(), 5, API_DEFAULT_VERSION);

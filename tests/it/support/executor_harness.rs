@@ -80,7 +80,8 @@ pub(crate) async fn line(executor: &dyn Executor, id: AttemptId, wanted: &str) {
         }
         offset = chunk.next_offset;
     }
-    unreachable!("no line {wanted:?} appeared");
+    let last = log(executor, id, 0).await.pop().map(|record| String::from_utf8_lossy(&record.line).into_owned());
+    unreachable!("no line {wanted:?} appeared; the last is {last:?}");
 }
 
 /// The log from an offset on.
