@@ -98,7 +98,7 @@ impl Follower {
     pub(super) fn open(folder: &Folder, segment_bytes: u64, max_log_bytes: u64) -> io::Result<Self> {
         let path = folder.path().join("positions");
         let positions = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let (position, slot) = newest(&positions, length(folder)?)?;
+        let (position, slot) = newest(&positions, length(folder)?);
         let last = cut(folder, position.total)?;
         let max_log_bytes = if position.closed { position.total } else { max_log_bytes };
         let mut log = LogWriter::new(folder.clone(), segment_bytes, max_log_bytes).resume(last, position.total)?;
@@ -246,7 +246,7 @@ fn stamped(message: &[u8]) -> Option<(Stamp, &[u8])> {
 }
 
 /// The position that holds for a log of a length, and where in the file it stands. Of two that fit none, the longer.
-fn newest(positions: &File, length: u64) -> io::Result<(Position, u64)> {
+fn newest(positions: &File, length: u64) -> (Position, u64) {
     let mut found = (Position::default(), 1);
     for slot in [0, 1] {
         let mut text = vec![0; usize::try_from(SLOT).unwrap_or(1024)];
@@ -256,7 +256,7 @@ fn newest(positions: &File, length: u64) -> io::Result<(Position, u64)> {
             found = (position, slot);
         }
     }
-    Ok(found)
+    found
 }
 
 /// The length of all segments.

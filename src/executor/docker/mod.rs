@@ -298,7 +298,7 @@ impl DockerExecutor {
     }
 
     /// Gives an attempt whose supervisor is gone another one.
-    async fn revive(&self, id: AttemptId, folder: &Folder) -> Result<(), ExecutorError> {
+    fn revive(&self, id: AttemptId, folder: &Folder) -> Result<(), ExecutorError> {
         self.reap();
         {
             let mut revived = self.revived.lock().unwrap_or_else(PoisonError::into_inner);
@@ -419,7 +419,7 @@ impl Executor for DockerExecutor {
         if observed != Observed::Lost {
             return Ok(observed);
         }
-        self.revive(id, &folder).await?;
+        self.revive(id, &folder)?;
         let started_at = folder.started_at().map_err(failed(format!("looking at attempt {id}")))?;
         Ok(Observed::Running { started_at })
     }

@@ -5,7 +5,7 @@
 //! every start of a container that mounts it.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const FILLED_AT: &str = "/tunesmith-channel";
 /// The volumes of one data directory.
 #[derive(Debug)]
 pub(super) struct Volumes {
-    /// The marks: a file each, empty, touched at each use.
+    /// The marks: a small file each, written at each use.
     marks: PathBuf,
     /// What the names of all of them begin with.
     prefix: String,
@@ -100,8 +100,8 @@ impl Volumes {
 
     async fn is_filled(&self, docker: &bollard::Docker, name: &str) -> Result<bool, ExecutorError> {
         let mark = self.marks.join(name);
-        let touched = std::fs::File::options().write(true).open(mark);
-        let touched = touched.and_then(|mark| mark.set_modified(std::time::SystemTime::now()));
+        // Written anew, so that its time tells of the last use.
+        let touched = std::fs::File::options().write(true).open(mark).and_then(|mut mark| mark.write_all(b"\n"));
         if found(touched).map_err(crate::executor::folder::failed(format!("marking the volume {name}")))?.is_none() {
             return Ok(false);
         }
@@ -192,7 +192,9 @@ fn fingerprint(source: &Path) -> io::Result<String> {
     hash.update(source.as_os_str().as_bytes());
     // Links given as the source are followed, as staging means them.
     add(&mut hash, source, &source.metadata()?)?;
-    Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    let digest: [u8; 32] = hash.finalize().into();
+    let (half, _) = digest.split_at(16);
+    Ok(format!("{:032x}", half.iter().fold(0_u128, |all, byte| all << 8 | u128::from(*byte))))
 }
 
 fn add(hash: &mut Sha256, path: &Path, meta: &std::fs::Metadata) -> io::Result<()> {

@@ -275,8 +275,13 @@ async fn a_container_without_a_supervisor_gets_another_and_no_line_is_lost_or_re
         unsupervised(&h, spec.id).await;
         let before = log(&h.executor, spec.id, 0).await;
         h.restart().await;
-        let observed = h.executor.observe(spec.id).await.unwrap();
-        assert!(matches!(observed, Observed::Running { started_at: Some(_) }), "{observed:?}");
+        // The lock is free a moment after its holder can be seen no more.
+        let until = Instant::now() + PATIENCE;
+        while supervisors(&h, spec.id).is_empty() {
+            let observed = h.executor.observe(spec.id).await.unwrap();
+            assert!(matches!(observed, Observed::Running { started_at: Some(_) }), "{observed:?}");
+            assert!(Instant::now() < until);
+        }
         line(&h.executor, spec.id, &format!("line {}", round + 20)).await;
         let after = log(&h.executor, spec.id, 0).await;
         // What readers have seen stays; only half a batch may come again, as it was.

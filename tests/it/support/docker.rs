@@ -1,4 +1,4 @@
-//! The Docker daemon of DOCKER_HOST, an image made of this machine's own static busybox, and the executor over them.
+//! The Docker daemon of `DOCKER_HOST`, an image made of this machine's own static busybox, and the executor over them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -28,7 +28,8 @@ pub(crate) fn address() -> String {
 /// A client of a daemon that must answer.
 pub(crate) async fn connect(address: &str) -> Docker {
     let docker = Docker::connect_with_unix(address, 120, API_DEFAULT_VERSION).expect("a unix socket is named");
-    docker.negotiate_version().await.unwrap_or_else(|error| panic!("no Docker daemon answers at {address}: {error}"))
+    let answered = docker.negotiate_version().await;
+    answered.map_err(|error| format!("no Docker daemon answers at {address}: {error}")).unwrap()
 }
 
 /// Makes the image where this process has not yet, and says what it is called.
