@@ -2,9 +2,8 @@
 //!
 //! Invariant: what is opened is what stands under the name, never what a link there leads to.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
 
 use nix::fcntl::{OFlag, open, openat};
@@ -35,7 +34,9 @@ pub(super) fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
 
 /// The same, to be read.
 #[cfg(feature = "docker")]
-pub(super) fn open_for_reading(path: &Path) -> io::Result<File> {
+pub(super) fn open_for_reading(path: &Path) -> io::Result<std::fs::File> {
+    use std::os::fd::AsRawFd;
+
     let place = open_without_links(path)?;
-    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+    std::fs::File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
