@@ -8,6 +8,7 @@
 //!     BENCH_DATABASE_URL=postgres://… cargo bench --bench api       # Postgres; databases are made beside the one named
 //!     BENCH_ROWS=1000000 BENCH_ONLY=lists …                         # lists at a million rows
 //!     BENCH_CONNECTIONS=16 BENCH_REQUESTS=2000 BENCH_ROUNDS=7 BENCH_ONLY=rates …
+//!     BENCH_OPERATION=CreateHyperParameterTuningJob BENCH_ONLY=rates …
 
 #![allow(
     clippy::unwrap_used,

@@ -49,6 +49,9 @@ async fn compare(
     connections: usize,
     mut requests: impl FnMut(SocketAddr) -> Vec<Vec<u8>>,
 ) {
+    if std::env::var("BENCH_OPERATION").is_ok_and(|only| only != name) {
+        return;
+    }
     let mut results = Compared::default();
     for _ in 0..rounds {
         let theirs = round(bare, connections, requests(bare)).await;

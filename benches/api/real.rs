@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tunesmith::api::{self, ApiSettings, Readiness};
-use tunesmith::app::{App, Quotas};
+use tunesmith::app::{App, Creation, Quotas};
 use tunesmith::clock::{Calls, Clock};
 use tunesmith::executor::images::{Image, Images};
 use tunesmith::executor::simulated::{Script, Simulated};
@@ -32,6 +32,7 @@ pub async fn serve(url: &str, folder: &Path) -> SocketAddr {
         })),
         images: Arc::new(Images::new(vec![image]).unwrap()),
         calls: Calls::default(),
+        creation: Creation::default(),
         quotas: Quotas { concurrent_tuning_jobs: 1_000, ..Quotas::default() },
     };
     let settings = ApiSettings {

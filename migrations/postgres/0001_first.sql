@@ -46,6 +46,7 @@ CREATE TABLE tuning_jobs (
     lease_owner       TEXT COLLATE "C",
     lease_epoch       BIGINT NOT NULL,
     request           TEXT NOT NULL,
+    config            TEXT NOT NULL,
     CONSTRAINT tuning_jobs_pk PRIMARY KEY (account, region, name_key),
     CONSTRAINT tuning_jobs_budget CHECK (inserted <= max_jobs),
     CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))

@@ -1,7 +1,7 @@
 //! What a request leaves out and clients read without asking whether it is there.
 //!
-//! Invariant: defaults are added beside what was sent, never over it. A training-job definition is completed once, at
-//! Create, and kept so: it never changes, and Describe is asked far more often.
+//! Invariant: defaults are added beside what was sent, never over it. Both documents are completed once, at Create, and
+//! kept so: they never change, and Describe is asked far more often.
 
 use serde_json::{Value, json};
 
@@ -13,8 +13,7 @@ const DEFAULT_VOLUME_GB: u32 = 30;
 
 /// `HyperParameterTuningJobConfig` as requested, with the service's defaults: all three range lists, scalings, the
 /// derived budget.
-#[must_use]
-pub fn config(mut config: Value, max_jobs: u32) -> Value {
+pub(super) fn config(mut config: Value, max_jobs: u32) -> Value {
     without_nulls(&mut config);
     default(&mut config, "TrainingJobEarlyStoppingType", "Off");
     default(&mut config["ResourceLimits"], "MaxNumberOfTrainingJobs", max_jobs);

@@ -11,7 +11,8 @@ use crate::executor::images::Images;
 use crate::objects::Objects;
 use crate::store::Db;
 
-pub mod defaults;
+pub mod creation;
+mod defaults;
 pub mod error;
 mod expressions;
 pub mod health;
@@ -20,6 +21,7 @@ pub mod tags;
 pub mod training_jobs;
 pub mod tuning_jobs;
 
+pub use creation::Creation;
 pub use error::AppError;
 // Rows are values: use cases answer with them, and the edges read them here, never from the store.
 pub use crate::store::rows::{Cursor, ListQuery, Page, SortKey, TrainingJob, TuningJob, TuningJobSummary};
@@ -39,6 +41,8 @@ pub struct App {
     pub images: Arc<Images>,
     /// Calls the scheduler to a tuning job after a commit.
     pub calls: Calls,
+    /// Tuning jobs on their way into the database.
+    pub creation: Creation,
     /// Limits.
     pub quotas: Quotas,
 }

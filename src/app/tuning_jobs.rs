@@ -6,18 +6,20 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::app::creation::NewJob;
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
 use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions};
-use crate::domain::names::Scope;
-use crate::domain::request::{Tag, TuningRequest};
+use crate::domain::names::{Scope, new_row_id};
+use crate::domain::request::TuningRequest;
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::contract::{self, Code};
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJobDescription};
-use crate::store::{StoreError, Tx, WriteClass, tags, training_jobs, tuning_jobs};
+use crate::store::{Tx, WriteClass, training_jobs, tuning_jobs};
 
 /// All that Describe shows.
 #[derive(Debug, Clone)]
@@ -28,22 +30,14 @@ pub struct TuningJobView {
     pub failure_reason: Option<String>,
     /// Training jobs over, with a value, since the best was found.
     pub not_improving: u32,
-    /// The request, byte for byte.
-    pub request: String,
-    /// What its training jobs share.
-    pub definition: Arc<DefinitionView>,
+    /// `HyperParameterTuningJobConfig` of the request, completed.
+    pub config: Box<RawValue>,
+    /// `TrainingJobDefinition` of the request, completed.
+    pub definition: Box<RawValue>,
     /// The best training job; none before the first has completed with a value.
     pub best: Option<TrainingJobView>,
     /// When it was read: a running job's run time counts to here.
     pub now: Timestamp,
-}
-
-/// What Create commits.
-#[derive(Debug)]
-struct NewJob {
-    job: TuningJob,
-    definition: Definition,
-    tags: Vec<Tag>,
 }
 
 /// Creates a tuning job from a request that is valid under the service model, and returns its ARN. `raw` is the same
@@ -53,16 +47,10 @@ pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Res
     let request = TuningRequest::deserialize(&input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
     let plan = check(app, &request)?;
-    let new = Arc::new(new_job(app.clock.now(), scope, &request, &plan, input["TrainingJobDefinition"].take(), raw)?);
+    let new = new_job(app.clock.now(), scope, &request, &plan, &mut input, raw)?;
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
-    let quota = app.quotas.concurrent_tuning_jobs;
     let (id, seed) = (new.job.id, new.job.seed);
-    app.db
-        .write(WriteClass::Api, move |tx| {
-            let new = Arc::clone(&new);
-            Box::pin(async move { insert(tx, &new, quota).await })
-        })
-        .await?;
+    app.creation.insert(&app.db, new, app.quotas.concurrent_tuning_jobs).await?;
     tracing::info!(tuning_job = %arn, %id, seed, "created");
     app.calls.call(id);
     Ok(arn)
@@ -115,7 +103,7 @@ fn within(quota: &'static str, limit: u32, asked: u32) -> Result<(), AppError> {
 }
 
 /// A used-up quota in the service's words, with the setting that raises it.
-fn exceeded(what: &str, setting: &str, unit: &str, limit: u32, used: u32, asked: u32) -> AppError {
+pub(super) fn exceeded(what: &str, setting: &str, unit: &str, limit: u32, used: u32, asked: u32) -> AppError {
     AppError::LimitExceeded(format!(
         "The account-level service limit '{what}' is {limit} {unit}, with current utilization of {used} {unit} and a \
          request delta of {asked} {unit}. Ask for less, or raise quotas.{setting} in the server's configuration."
@@ -127,19 +115,21 @@ fn new_job(
     scope: Scope,
     request: &TuningRequest,
     plan: &Plan,
-    training: Value,
+    input: &mut Value,
     raw: &str,
 ) -> Result<NewJob, AppError> {
     let limits = &request.config.resource_limits;
+    let training = input["TrainingJobDefinition"].take();
+    let config = defaults::config(input["HyperParameterTuningJobConfig"].take(), plan.max_jobs).to_string();
     let definition = Definition {
-        id: Uuid::new_v4(),
+        id: new_row_id(now),
         tuning_job_name: Some(request.name.clone()),
         document: defaults::definition(training, &plan.metric_definitions, &plan.objective).to_string(),
         metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
         objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
     };
     let job = TuningJob {
-        id: Uuid::new_v4(),
+        id: new_row_id(now),
         scope,
         name: request.name.clone(),
         status: TuningStatus::InProgress,
@@ -165,7 +155,7 @@ fn new_job(
         lease_owner: None,
         lease_epoch: 0,
     };
-    Ok(NewJob { job, definition, tags: request.tags.clone().unwrap_or_default() })
+    Ok(NewJob { job, config, definition, tags: request.tags.clone().unwrap_or_default() })
 }
 
 /// A seed that the user could have sent as `RandomSeed`: 31 random bits, folded from an id so that none of the id's fixed
@@ -174,23 +164,6 @@ fn draw_seed() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     let mixed = high ^ low.rotate_left(32);
     (mixed ^ (mixed >> 32)) & 0x7fff_ffff
-}
-
-async fn insert(tx: &mut Tx<'_>, new: &NewJob, quota: u32) -> Result<(), AppError> {
-    tuning_jobs::insert(tx, &new.job, &new.definition, quota).await.map_err(|error| match error {
-        StoreError::NameTaken { name } => AppError::InUse(format!(
-            "A hyperparameter tuning job with the name, {name}, already exists. Choose a different name."
-        )),
-        StoreError::QuotaUsed { used } => {
-            let what = "Maximum number of concurrent hyperparameter tuning jobs";
-            exceeded(what, "concurrent_tuning_jobs", "Tuning Jobs", quota, used, 1)
-        }
-        other => other.into(),
-    })?;
-    if !new.tags.is_empty() {
-        tags::set(tx, &new.job.scope.tuning_job_arn(&new.job.name), &new.tags).await?;
-    }
-    Ok(())
 }
 
 /// A tuning job with what Describe shows beside it.
@@ -208,19 +181,29 @@ pub async fn describe(app: &App, scope: &Scope, name: &str) -> Result<TuningJobV
         failure_reason,
         best,
         not_improving,
-        request,
+        config,
         tuning_job_name,
         document,
         objective,
     } = found.ok_or_else(|| AppError::no_tuning_job(name))?;
-    let definition = Arc::new(DefinitionView::new(tuning_job_name, document, objective.as_deref())?);
     // The best job is over and changes no more, so a second look shows the same as one snapshot of both would.
     let best = match best {
         Some(id) => app.db.glance(move |tx| Box::pin(training_jobs::get(tx, id))).await?,
         None => None,
     };
-    let best = best.map(|job| TrainingJobView { job, definition: Arc::clone(&definition) });
-    Ok(TuningJobView { summary, failure_reason, not_improving, request, definition, best, now })
+    let best = best.map(|job| {
+        let definition = DefinitionView::new(tuning_job_name, document.clone(), objective.as_deref())?;
+        Ok::<_, AppError>(TrainingJobView { job, definition: Arc::new(definition) })
+    });
+    Ok(TuningJobView {
+        summary,
+        failure_reason,
+        not_improving,
+        config: RawValue::from_string(config).map_err(AppError::unreadable)?,
+        definition: RawValue::from_string(document).map_err(AppError::unreadable)?,
+        best: best.transpose()?,
+        now,
+    })
 }
 
 /// A page of the scope's tuning jobs.

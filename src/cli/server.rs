@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::{self, ApiSettings, Readiness};
-use crate::app::{App, Quotas};
+use crate::app::{App, Creation, Quotas};
 use crate::clock::{Calls, Clock};
 use crate::config::{Environment, Settings};
 use crate::domain::request::MetricDefinition;
@@ -76,10 +76,15 @@ impl Server {
         let mapped = settings.s3.iter().map(|mapping| (mapping.uri.clone(), mapping.path.clone())).collect();
         let objects = Objects::new(settings.data_dir.join("s3"), mapped)?;
         let artifacts = settings.artifacts;
-        let objects = Arc::new(objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files));
+        let objects = objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files);
+        let objects = Arc::new(objects.with_buckets(settings.buckets.clone(), &settings.region, settings.channels)?);
         let (executor, warnings) = open_executor(settings, config_file, &images).await?;
         // What was gathered for attempts is in use for as long as there are any.
-        if executor.list().await?.is_empty()
+        let held = executor.list().await?;
+        if let Err(error) = objects.release_all_but(&held) {
+            tracing::warn!(error = crate::telemetry::chain(&error), "copies of channels were not released");
+        }
+        if held.is_empty()
             && let Err(error) = objects.forget_gathered().await
         {
             tracing::warn!(error = crate::telemetry::chain(&error), "gathered channels were not cleared away");
@@ -92,6 +97,7 @@ impl Server {
             executor: Arc::clone(&executor),
             images,
             calls: calls.clone(),
+            creation: Creation::default(),
             quotas: quotas(settings),
         };
         let token_key = token_key(&db).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{DatabaseUrl, Settings};
+use super::{Bucket, DatabaseUrl, Settings};
 
 const PREFIX: &str = "TUNESMITH_";
 /// A larger number of GiB is no number of bytes.
@@ -215,6 +215,12 @@ impl Loaded {
         if let Some(image) = settings.images.iter().find(one_of) {
             let why = format!("the image {} needs either a command or a docker_image", image.name);
             return Err(invalid("images", &why));
+        }
+        if let Some(fault) = settings.buckets.iter().find_map(Bucket::fault) {
+            return Err(invalid("buckets", &fault));
+        }
+        if settings.channels.max_gib == 0 || settings.channels.max_gib.max(settings.channels.min_free_gib) > 1 << 30 {
+            return Err(invalid("channels", "max_gib has to be at least 1, and neither number over 2^30"));
         }
         if let Some(mapping) = settings.s3.iter().find(|mapping| !mapping.uri.starts_with("s3://")) {
             return Err(invalid("s3", &format!("the uri {} does not begin with s3://", mapping.uri)));

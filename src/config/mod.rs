@@ -4,6 +4,7 @@
 //! is refused wherever it stands, and a password never leaves this module in readable form except to the database
 //! driver. What a setting does belongs to the module that it is handed to.
 
+mod buckets;
 mod layers;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use buckets::{Bucket, Channels, Secret};
 pub use layers::{ConfigError, Environment, Flags, Loaded, Source};
 
 /// Every setting; `tunesmith.default.toml` explains them.
@@ -49,6 +51,10 @@ pub struct Settings {
     pub images: Vec<Image>,
     /// `s3://` prefixes that stand for other folders than those in the data directory.
     pub s3: Vec<S3Mapping>,
+    /// Buckets that are in S3.
+    pub buckets: Vec<Bucket>,
+    /// Local copies of what comes from them.
+    pub channels: Channels,
 }
 
 /// `[quotas]`.
@@ -240,6 +246,8 @@ impl Default for Settings {
             log: Log::default(),
             images: Vec::new(),
             s3: Vec::new(),
+            buckets: Vec::new(),
+            channels: Channels::default(),
         }
     }
 }

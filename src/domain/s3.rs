@@ -47,7 +47,8 @@ impl Location {
     }
 }
 
-fn check(segment: &str) -> Result<(), &'static str> {
+/// Whether a part of a key can be a file's name, or the rule that it breaks.
+pub fn check(segment: &str) -> Result<(), &'static str> {
     match segment {
         "" | "." | ".." => Err("its key has an empty part, `.` or `..`"),
         _ if segment.len() > MAX_NAME => Err("a part of its key is longer than 255 bytes"),

@@ -1,11 +1,15 @@
 //! Object storage: where channels come from and artifacts, checkpoints and logs go.
 //!
-//! Invariant: whatever a URI or an archive says, nothing outside the configured roots is read or written. Here the
-//! store is a directory tree that stands for S3: `s3://bucket/key` is a file beneath a root. The service's own folders
-//! beneath the root (kept logs, gathered prefixes) begin with a dot, as no bucket does.
+//! Invariant: whatever a URI or an archive says, nothing outside the configured roots and buckets is read or written. A
+//! bucket is a folder of a directory tree that stands for S3 (`s3://bucket/key` is a file beneath a root), unless the
+//! configuration says that it is a real one. The service's own folders beneath the root (kept logs, gathered prefixes,
+//! copies of what is remote) begin with a dot, as no bucket does.
 
 mod archive;
 mod bounds;
+mod buckets;
+mod checkpoints;
+mod fetched;
 mod tree;
 mod uri;
 
@@ -17,13 +21,22 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use tokio_util::sync::CancellationToken;
 
+use uuid::Uuid;
+
 use self::bounds::{Bounds, Limits};
+use self::buckets::{Buckets, Remote};
+pub use self::checkpoints::Saver;
+use self::fetched::{Fetched, Room};
 use self::tree::{Tree, failed};
 use self::uri::Location;
+use crate::config::{Bucket, Channels};
 use crate::domain::names::AttemptId;
 
 /// Kept logs, beneath the root.
 const LOGS: &str = ".logs";
+
+/// Copies of what is in remote buckets, beneath the root.
+const FETCHED: &str = ".fetched";
 
 /// What one artifact may be where nothing else is said: 50 GiB, a million files.
 const ARTIFACT: Limits = Limits { bytes: 50 << 30, entries: 1_000_000 };
@@ -33,6 +46,14 @@ const ARTIFACT: Limits = Limits { bytes: 50 << 30, entries: 1_000_000 };
 pub struct Objects {
     tree: Arc<Tree>,
     artifact: Limits,
+    remote: Option<RemoteSide>,
+}
+
+/// What is not in the tree.
+#[derive(Debug)]
+struct RemoteSide {
+    buckets: Buckets,
+    fetched: Fetched,
 }
 
 /// Why an object could not be read or written.
@@ -62,6 +83,46 @@ pub enum ObjectsError {
         uri: String,
         /// The path that stands for it.
         place: PathBuf,
+    },
+    /// No input data in a remote bucket; in the service's words.
+    #[error("No S3 objects found under S3 URL \"{uri}\" given in input data source.")]
+    NoRemoteInput {
+        /// As given.
+        uri: String,
+    },
+    /// A key that cannot be a path beneath a folder.
+    #[error("the object with the key {key:?} has no place in a folder: {why}")]
+    UnusableKey {
+        /// The key.
+        key: String,
+        /// The rule it breaks.
+        why: String,
+    },
+    /// An object that is not what it was when the tuning job began.
+    #[error(
+        "{uri} is no longer the object that it was when the tuning job first used it, and all its training jobs are to \
+         have the same data: start another tuning job"
+    )]
+    Changed {
+        /// The object.
+        uri: String,
+    },
+    /// No disk for a channel's data.
+    #[error("there is no room for a channel's {bytes} bytes on this server: {why}")]
+    NoRoom {
+        /// Its size.
+        bytes: u64,
+        /// What is in the way.
+        why: String,
+    },
+    /// The remote store failed or refused.
+    #[error("the S3 store failed while {doing}")]
+    Remote {
+        /// What, with the URI.
+        doing: String,
+        /// The cause.
+        #[source]
+        source: Box<object_store::Error>,
     },
     /// A folder that is not taken.
     #[error("failed while {doing}: {why}")]
@@ -96,11 +157,56 @@ pub enum ObjectsError {
     },
 }
 
+impl ObjectsError {
+    /// Whether the store or the machine is to blame, so that the same may go well another time; else what was asked for
+    /// is.
+    #[must_use]
+    pub fn is_infrastructure(&self) -> bool {
+        use object_store::Error;
+        match self {
+            Self::Io { .. } | Self::NoRoom { .. } => true,
+            Self::Remote { source, .. } => {
+                !matches!(**source, Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::InvalidPath { .. })
+            }
+            Self::InvalidUri { .. }
+            | Self::NotFound { .. }
+            | Self::NoInput { .. }
+            | Self::NoRemoteInput { .. }
+            | Self::UnusableKey { .. }
+            | Self::Changed { .. }
+            | Self::Unpackable { .. }
+            | Self::TooLarge { .. }
+            | Self::Cancelled { .. } => false,
+        }
+    }
+}
+
 impl Objects {
     /// A tree beneath `root` (`<root>/<bucket>/<key>`), with URI prefixes that are mapped to other folders.
     #[expect(clippy::needless_pass_by_value, reason = "settings are given away once")]
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
-        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), artifact: ARTIFACT })
+        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), artifact: ARTIFACT, remote: None })
+    }
+
+    /// Takes buckets from S3 rather than from the tree, and keeps copies of their channels within `channels`.
+    pub fn with_buckets(
+        mut self,
+        buckets: Vec<Bucket>,
+        default_region: &str,
+        channels: Channels,
+    ) -> Result<Self, ObjectsError> {
+        if !buckets.is_empty() {
+            let room = Room { max_bytes: channels.max_gib << 30, min_free_bytes: channels.min_free_gib << 30 };
+            let fetched = Fetched::open(self.tree.root.path().join(FETCHED), room)?;
+            self.remote = Some(RemoteSide { buckets: Buckets::new(buckets, default_region), fetched });
+        }
+        Ok(self)
+    }
+
+    /// The remote bucket of a location, with the copies; none where it is in the tree.
+    fn remote(&self, location: &Location) -> Result<Option<(Remote, &Fetched)>, ObjectsError> {
+        let Some(side) = &self.remote else { return Ok(None) };
+        Ok(side.buckets.find(&location.bucket)?.map(|remote| (remote, &side.fetched)))
     }
 
     /// Refuses artifacts of more bytes (holes of sparse files count), or of more files, folders and links.
@@ -118,25 +224,80 @@ impl Objects {
     /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
     ///
     /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it. A
-    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not.
-    pub async fn stage(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
+    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not. Of a remote bucket it is a copy
+    /// of what the tuning job found there the first time, and the attempt's until [`Objects::release`].
+    pub async fn stage(&self, uri: &str, attempt: AttemptId, tuning_job: Uuid) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
+        if let Some((remote, fetched)) = self.remote(&location)? {
+            let staged = fetched.stage(&remote, &location, attempt, tuning_job).await?;
+            return staged.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() });
+        }
         let place = self.tree.place(&location);
         let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
         staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })
     }
 
-    /// A folder that stands for a prefix, made where it is missing: checkpoints.
-    pub async fn directory(&self, uri: &str) -> Result<PathBuf, ObjectsError> {
+    /// A folder for an attempt's checkpoints, with what is saved under a prefix: the prefix' own in the tree, made where
+    /// it is missing; of a remote bucket a copy, to be saved by [`Objects::saver`].
+    pub async fn checkpoints(&self, uri: &str, attempt: AttemptId) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
+        if let Some((remote, fetched)) = self.remote(&location)? {
+            let folder = fetched.checkpoints(attempt);
+            checkpoints::fetch(&remote, &location, &folder).await?;
+            return Ok(folder);
+        }
         self.blocking(format!("making {uri}"), move |tree| tree.directory(&location)).await
+    }
+
+    /// What saves an attempt's checkpoints under a prefix; none where their folder is the prefix' own.
+    pub fn saver(&self, uri: &str, attempt: AttemptId) -> Result<Option<Saver>, ObjectsError> {
+        let location = Location::parse(uri)?;
+        Ok(self.remote(&location)?.map(|(remote, fetched)| Saver {
+            remote,
+            location,
+            folder: fetched.checkpoints(attempt),
+            limits: self.artifact,
+            saved: Arc::default(),
+        }))
+    }
+
+    /// Lets go of the copies that an attempt used. Twice is once.
+    pub fn release(&self, attempt: AttemptId) -> Result<(), ObjectsError> {
+        let Some(side) = &self.remote else { return Ok(()) };
+        side.fetched.release(attempt).map_err(failed(|| format!("releasing what attempt {attempt} used")))
+    }
+
+    /// Lets go of the copies of every attempt but these: a crash may have come before their release.
+    pub fn release_all_but(&self, held: &[AttemptId]) -> Result<(), ObjectsError> {
+        let Some(side) = &self.remote else { return Ok(()) };
+        let users = side.fetched.users().map_err(failed(|| "looking for used copies".to_owned()))?;
+        for attempt in users.into_iter().filter(|attempt| !held.contains(attempt)) {
+            self.release(attempt)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what a tuning job's channels were fixed to: it is over.
+    pub fn unpin(&self, tuning_job: Uuid) -> Result<(), ObjectsError> {
+        let Some(side) = &self.remote else { return Ok(()) };
+        side.fetched.unpin(tuning_job).map_err(failed(|| format!("forgetting the channels of {tuning_job}")))
     }
 
     /// Packs a folder into a `.tar.gz` object, durably; follows no link out of the folder. What the folder's owner locked
     /// is unlocked on the way.
     pub async fn put_tar_gz(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
-        let bounds = Bounds::new(self.artifact, cancelled);
+        let bounds = Bounds::new(self.artifact, cancelled.clone());
+        if let Some((remote, _)) = self.remote(&location)? {
+            let packing = self.blocking(format!("packing {uri}"), move |tree| {
+                let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
+                archive::measure(&folder, 0, &bounds)?;
+                let bounds = bounds.again();
+                tree.nameless(|file| archive::write_tar_gz(&folder, &bounds, io::BufWriter::new(file)))
+            });
+            let (file, bytes) = packing.await?;
+            return remote.upload(&object_key(&location, Path::new("."))?, file, bytes, &cancelled).await;
+        }
         self.blocking(format!("packing {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
             archive::measure(&folder, 0, &bounds)?;
@@ -150,6 +311,10 @@ impl Objects {
     /// locked is unlocked on the way.
     pub async fn put_tree(&self, folder: &Path, uri: &str, cancelled: CancellationToken) -> Result<(), ObjectsError> {
         let (location, folder) = (Location::parse(uri)?, folder.to_owned());
+        if let Some((remote, _)) = self.remote(&location)? {
+            let saver = Saver { remote, location, folder, limits: self.artifact, saved: Arc::default() };
+            return saver.save(true, &cancelled).await;
+        }
         let bounds = Bounds::new(self.artifact, cancelled);
         self.blocking(format!("copying to {uri}"), move |tree| {
             let folder = Dir::open_ambient_dir(folder, ambient_authority())?;
@@ -245,6 +410,19 @@ impl Objects {
         let done = tokio::task::spawn_blocking(move || work(&tree)).await;
         done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
     }
+}
+
+/// The key of a path beneath a location; `.` is the location's own.
+fn object_key(location: &Location, path: &Path) -> Result<String, ObjectsError> {
+    let mut segments = location.segments.clone();
+    for part in path.components().filter(|part| *part != std::path::Component::CurDir) {
+        let Some(name) = part.as_os_str().to_str() else {
+            let key = path.to_string_lossy().into_owned();
+            return Err(ObjectsError::UnusableKey { key, why: "it is not UTF-8".to_owned() });
+        };
+        segments.push(name.to_owned());
+    }
+    Ok(segments.join("/"))
 }
 
 fn log_key(attempt: AttemptId, first_offset: u64) -> String {

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+const ATTEMPT: AttemptId = AttemptId { training_job: Uuid::from_u128(7), number: 1 };
+const TUNING_JOB: Uuid = Uuid::from_u128(8);
+
 struct Store {
     objects: Objects,
     dir: TempDir,
@@ -72,7 +75,7 @@ fn unpacked(archive: &Path) -> BTreeMap<String, String> {
 async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     let s = store();
     s.put("b/train/a.csv", "a");
-    let path = async |uri: &str| s.objects.stage(uri).await.unwrap();
+    let path = async |uri: &str| s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap();
     let root = s.root().canonicalize().unwrap();
     assert_eq!(path("s3://b/train").await, root.join("b/train"));
     assert_eq!(path("s3://b/train/").await, root.join("b/train"));
@@ -81,7 +84,7 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     assert_eq!(files(&path("s3://my-bucket/data/train").await)["a.csv"], "mapped");
     assert_eq!(files(&path("s3://my-bucket/data").await)["train/a.csv"], "mapped");
     for uri in ["s3://b/none", "s3://none/x", "s3://b/train/a.csv/", "s3://b/train/a.csv/x", "s3://my-bucket/other"] {
-        let error = s.objects.stage(uri).await.unwrap_err();
+        let error = s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(error, ObjectsError::NoInput { .. }), "{uri}: {error:?}");
     }
 }
@@ -92,12 +95,12 @@ async fn folders_without_a_file_are_no_input() {
     fs::create_dir_all(s.root().join("b/train/a/b")).unwrap();
     fs::create_dir_all(s.root().join("b/train/c")).unwrap();
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        let error = s.objects.stage(uri).await.unwrap_err();
+        let error = s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(&error, ObjectsError::NoInput { uri: named, .. } if named == uri), "{uri}: {error:?}");
     }
     s.put("b/train/c/d/rows.csv", "");
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        s.objects.stage(uri).await.unwrap();
+        s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap();
     }
 }
 
@@ -108,15 +111,19 @@ async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
         s.put(key, text);
     }
     symlink("/etc/passwd", s.root().join("b/in/train-link")).unwrap();
-    let staged = s.objects.stage("s3://b/in/train").await.unwrap();
+    let staged = s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap();
     assert_eq!(
         files(&staged),
         [("train-1.csv", "1"), ("train-2/x.csv", "2")].map(|(k, v)| (k.into(), v.into())).into()
     );
-    assert_eq!(s.objects.stage("s3://b/in/train").await.unwrap(), staged, "the same objects are gathered once");
+    assert_eq!(
+        s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap(),
+        staged,
+        "the same objects are gathered once"
+    );
     s.put("b/in/train-3.csv", "3");
-    assert_eq!(files(&s.objects.stage("s3://b/in/train").await.unwrap()).len(), 3);
-    assert_eq!(files(&s.objects.stage("s3://b/in/train-2").await.unwrap()).len(), 1);
+    assert_eq!(files(&s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap()).len(), 3);
+    assert_eq!(files(&s.objects.stage("s3://b/in/train-2", ATTEMPT, TUNING_JOB).await.unwrap()).len(), 1);
 }
 
 #[tokio::test]
@@ -127,7 +134,7 @@ async fn nothing_outside_is_reached() {
     symlink(&outside, s.root().join("b/link")).unwrap();
     symlink("../../outside/secret", s.root().join("b/secret")).unwrap();
     for uri in ["s3://b/link", "s3://b/link/secret", "s3://b/secret"] {
-        assert!(s.objects.stage(uri).await.is_err(), "{uri}");
+        assert!(s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.is_err(), "{uri}");
     }
     let from = s.dir.path().join("from");
     write(&from.join("f"), "f");
@@ -139,7 +146,7 @@ async fn nothing_outside_is_reached() {
             // A link at the object's own place may be replaced, never followed.
             assert!(result.is_err() || uri == "s3://b/link", "{uri}");
         }
-        let _ = s.objects.directory(uri).await;
+        let _ = s.objects.checkpoints(uri, ATTEMPT).await;
     }
     assert_eq!(files(&outside), [("secret".to_owned(), "secret".to_owned())].into());
     assert!(!s.dir.path().join("new").exists());
@@ -206,9 +213,9 @@ async fn an_object_is_not_written_in_place_of_a_folder() {
 #[tokio::test]
 async fn a_checkpoint_folder_is_made_and_kept() {
     let s = store();
-    let folder = s.objects.directory("s3://ckpt/job/1").await.unwrap();
+    let folder = s.objects.checkpoints("s3://ckpt/job/1", ATTEMPT).await.unwrap();
     fs::write(folder.join("epoch"), "3").unwrap();
-    assert_eq!(s.objects.directory("s3://ckpt/job/1/").await.unwrap(), folder);
+    assert_eq!(s.objects.checkpoints("s3://ckpt/job/1/", ATTEMPT).await.unwrap(), folder);
     assert_eq!(files(&folder)["epoch"], "3");
 }
 
@@ -225,7 +232,7 @@ async fn logs_are_kept_out_of_every_bucket() {
     assert_eq!(s.objects.read_log(&remark, 2, 100).await.unwrap(), b"remark");
     assert_eq!(s.objects.read_log(&key, 3, 4).await.unwrap(), b"3456");
     assert_eq!(s.objects.read_log(&key, 99, 4).await.unwrap(), b"");
-    assert!(s.objects.stage("s3://.logs").await.is_err());
+    assert!(s.objects.stage("s3://.logs", ATTEMPT, TUNING_JOB).await.is_err());
     for key in ["", "../x", &format!("{attempt}/../x"), &format!("{attempt}/5"), "/etc/passwd"] {
         assert!(matches!(s.objects.read_log(key, 0, 1).await, Err(ObjectsError::NotFound { .. })), "{key}");
     }
@@ -260,7 +267,7 @@ async fn folders_that_are_too_deep_are_the_jobs_fault() {
         assert!(matches!(&result, Err(ObjectsError::Unpackable { .. })), "{result:?}");
     }
     deep(&s.root().join("b/train-x"), 1500);
-    let staged = s.objects.stage("s3://b/train").await;
+    let staged = s.objects.stage("s3://b/train", ATTEMPT, TUNING_JOB).await;
     assert!(matches!(&staged, Err(ObjectsError::Unpackable { .. })), "{staged:?}");
 }
 
@@ -321,7 +328,7 @@ async fn what_a_crash_left_is_swept() {
 #[tokio::test]
 async fn missing_input_is_told_in_the_services_words_with_the_place() {
     let s = store();
-    let error = s.objects.stage("s3://my-bucket/data/none/").await.unwrap_err().to_string();
+    let error = s.objects.stage("s3://my-bucket/data/none/", ATTEMPT, TUNING_JOB).await.unwrap_err().to_string();
     let begins = "No S3 objects found under S3 URL \"s3://my-bucket/data/none/\" given in input data source.";
     assert!(error.starts_with(begins), "{error}");
     assert!(error.contains(s.dir.path().canonicalize().unwrap().join("mapped/none").to_str().unwrap()), "{error}");

@@ -3,7 +3,7 @@
 //! Invariant: every path is opened beneath a folder that was configured, by a handle on that folder: neither `..` nor a
 //! link leads out. An object appears whole, by rename, and stays after a power failure once a call has returned.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek as _, Write};
 use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -45,6 +45,10 @@ impl Base {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let path = path.canonicalize()?;
         Ok(Self { dir: Dir::open_ambient_dir(&path, ambient_authority())?, path })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The host's path of something beneath, links resolved.
@@ -204,6 +208,19 @@ impl Tree {
             return put(&folder, &unfinished_name(), &folder, Path::new(name), write);
         }
         put(&self.unfinished, &unfinished_name(), &folder, Path::new(name), write)
+    }
+
+    /// A file without a name, written and to be read from its beginning, with its length.
+    pub(super) fn nameless(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<(std::fs::File, u64)> {
+        let name = unfinished_name();
+        let mut options = cap_std::fs::OpenOptions::new();
+        let mut file = self.unfinished.open_with(&name, options.read(true).write(true).create_new(true))?;
+        self.unfinished.remove_file(&name)?;
+        write(&mut file)?;
+        let mut file = file.into_std();
+        let bytes = file.stream_position()?;
+        file.rewind()?;
+        Ok((file, bytes))
     }
 
     /// Forgets gathered prefixes. Only while no attempt runs: its channels are shown from there.

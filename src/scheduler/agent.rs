@@ -188,10 +188,15 @@ impl Agent {
         if self.driving.contains_key(&id) || !self.removed.insert(id) {
             return;
         }
-        let executor = Arc::clone(&self.inner.parts.executor);
+        let (executor, objects) = (Arc::clone(&self.inner.parts.executor), Arc::clone(&self.inner.parts.objects));
         self.removals.spawn(async move {
-            executor.remove(id).await.map(|()| id).map_err(|error| {
+            executor.remove(id).await.map_err(|error| {
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "an ended attempt was not removed");
+                id
+            })?;
+            // Nothing of it reads its channels any more.
+            objects.release(id).map(|()| id).map_err(|error| {
+                tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "what it used was not released");
                 id
             })
         });

@@ -18,7 +18,7 @@ use crate::store::metrics;
 use crate::store::rows::{LogSegment, MetricPoint, TrainingJob};
 
 /// Tries to put artifacts or a log away.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// The wait after the first failure; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -43,7 +43,7 @@ impl Failure {
     /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
     fn is_the_jobs_own(&self) -> bool {
         match self {
-            Self::Objects(error) => !matches!(error, ObjectsError::Io { .. }),
+            Self::Objects(error) => !error.is_infrastructure(),
             Self::Executor(error) => matches!(error, ExecutorError::Client(_)),
             Self::Folder(_) => false,
         }
@@ -57,7 +57,9 @@ impl Drive {
         report.final_metrics = reading.final_metrics(definition);
         report.objective = reading.objective(definition);
         report.points = self.store_all_but_the_last(subject, reading).await;
-        report.exit.remark = reading.remark();
+        if let Some(remark) = reading.remark() {
+            add_remark(report, &remark);
+        }
         let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
         if ran {
             let begun = self.now();
@@ -222,7 +224,7 @@ fn blame(report: &mut Report, failure: &Failure) {
     }
 }
 
-fn add_remark(report: &mut Report, remark: &str) {
+pub(super) fn add_remark(report: &mut Report, remark: &str) {
     let earlier = report.exit.remark.take();
     report.exit.remark = Some(earlier.map_or_else(|| remark.to_owned(), |earlier| format!("{earlier}. {remark}")));
 }

@@ -116,7 +116,10 @@ impl Drive {
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
         } else {
+            let saving = self.save_checkpoints_meanwhile(&subject);
             report.exit = self.follow(&subject, &mut reading, prepared_at).await;
+            drop(saving);
+            self.save_checkpoints(&subject, &mut report).await;
             self.collect(&subject, &mut reading, &mut report).await;
         }
         self.end_curve(&subject, &mut report).await;

@@ -9,6 +9,7 @@
 //! happen next is `domain::decide`'s.
 
 mod agent;
+mod checkpoints;
 mod collect;
 mod curves;
 mod drive;

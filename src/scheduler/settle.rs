@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::domain::decide::{
     AttemptView, CountedAs, Ending, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
 };
-use crate::domain::names::{AttemptId, training_job_name};
+use crate::domain::names::{AttemptId, new_row_id, training_job_name};
 use crate::domain::outcome::Exit;
 use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
@@ -337,7 +337,7 @@ impl Work<'_> {
         tuning.counters.in_progress += 1;
         tuning.objective.pending += 1;
         let mut job = TrainingJob {
-            id: Uuid::new_v4(),
+            id: new_row_id(now),
             scope: tuning.scope.clone(),
             name: String::new(),
             tuning_job_id: Some(tuning.id),

@@ -77,6 +77,13 @@ impl ReadDefinition {
         format!("{}/{job_name}/output", self.training.output_data_config.s3_output_path.trim_end_matches('/'))
     }
 
+    /// Where a training job's checkpoints are saved; none where it asks for none.
+    #[must_use]
+    pub fn checkpoints_uri(&self, job_name: &str) -> Option<String> {
+        let config = self.training.checkpoint_config.as_ref()?;
+        Some(format!("{}/{job_name}", config.s3_uri.trim_end_matches('/')))
+    }
+
     /// Whether artifacts are packed (`GZIP`, the default) or stored as they are (`NONE`).
     #[must_use]
     pub fn packs_artifacts(&self) -> bool {
@@ -106,7 +113,7 @@ impl StagingError {
     #[must_use]
     pub fn is_the_jobs_own(&self) -> bool {
         let (Self::Channel { source, .. } | Self::Checkpoints(source)) = self;
-        !matches!(source, ObjectsError::Io { .. })
+        !source.is_infrastructure()
     }
 }
 
@@ -122,7 +129,8 @@ pub async fn attempt_spec(
     let mut channels = Vec::new();
     for channel in training.input_data_config.iter().flatten() {
         if let Some(s3) = &channel.data_source.s3 {
-            let staged = objects.stage(&s3.uri).await;
+            let tuning_job = job.tuning_job_id.unwrap_or(job.id);
+            let staged = objects.stage(&s3.uri, attempt.id, tuning_job).await;
             let name = &channel.channel_name;
             let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
             channels.push(ChannelSpec {
@@ -132,13 +140,12 @@ pub async fn attempt_spec(
             });
         }
     }
-    let checkpoints = match &training.checkpoint_config {
+    let checkpoints = match definition.checkpoints_uri(&job.name) {
         None => None,
-        Some(config) => {
-            let uri = format!("{}/{}", config.s3_uri.trim_end_matches('/'), job.name);
-            let target = config.local_path.as_deref().unwrap_or("/opt/ml/checkpoints");
-            let source = objects.directory(&uri).await.map_err(StagingError::Checkpoints)?;
-            Some(CheckpointSpec { source, target: PathBuf::from(target) })
+        Some(uri) => {
+            let local_path = training.checkpoint_config.as_ref().and_then(|config| config.local_path.as_deref());
+            let source = objects.checkpoints(&uri, attempt.id).await.map_err(StagingError::Checkpoints)?;
+            Some(CheckpointSpec { source, target: PathBuf::from(local_path.unwrap_or("/opt/ml/checkpoints")) })
         }
     };
     let resources = [&training.resource_config, &training.hyper_parameter_tuning_resource_config];

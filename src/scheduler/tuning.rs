@@ -99,7 +99,12 @@ impl TuningLoop {
                     pass = Pass::Full;
                     continue;
                 }
-                Ok(Next::Over) => return,
+                Ok(Next::Over) => {
+                    if let Err(error) = self.inner.parts.objects.unpin(self.id) {
+                        tracing::warn!(tuning_job = %self.id, error = crate::telemetry::chain(&error), "its channels' listings stay");
+                    }
+                    return;
+                }
                 Ok(Next::Wait) if pass == Pass::Verdicts => {}
                 Ok(Next::Wait) => due = Instant::now() + TICK,
                 Err(SchedulerError::Store(StoreError::LeaseLost { .. })) => {

@@ -79,6 +79,15 @@ impl<'a> Features<'a> {
             .collect()
     }
 
+    /// One number for each coordinate as one for each parameter of the space; 0 for parameters of one value.
+    pub(super) fn by_parameter(&self, of_coordinates: &[f64]) -> Vec<f64> {
+        let mut of_parameters = vec![0.0; self.space.parameters.len()];
+        for (index, x) in self.parameters.iter().zip(of_coordinates) {
+            of_parameters[*index] = *x;
+        }
+        of_parameters
+    }
+
     /// The point nearest to a vector.
     pub(super) fn decode(&self, x: &[f64]) -> Vec<Value> {
         let mut point: Vec<Value> = self.space.parameters.iter().map(|p| scale::at(&p.range, 0.5)).collect();

@@ -5,7 +5,9 @@
 //! every stored suggestion replays byte for byte. Running trials and keeping their history belong to the scheduler.
 
 mod anneal;
+pub mod autotune;
 mod bayesian;
+mod completion;
 #[cfg(test)]
 mod convergence;
 mod each;
@@ -14,6 +16,7 @@ mod features;
 mod forest;
 mod grid;
 mod hyperband;
+mod importance;
 pub mod lattice;
 mod normal;
 mod random;
@@ -28,6 +31,8 @@ mod tpe;
 
 use crate::domain::space::{Space, Value};
 use crate::domain::status::{Direction, Strategy, WarmStart};
+pub use completion::{Criteria, Reason, completion, converged, not_improving};
+pub use importance::importance;
 
 /// All that a strategy may know.
 #[derive(Debug, Clone)]
@@ -62,6 +67,12 @@ impl Study {
         let mut trials: Vec<&Trial> = self.trials.iter().collect();
         trials.sort_unstable_by_key(|trial| trial.ordinal);
         trials
+    }
+
+    /// The trials that are over with a value, in the order of their ordinals, and their losses.
+    fn results(&self) -> impl Iterator<Item = (&Trial, f64)> {
+        let over = self.in_order().into_iter().filter(|trial| trial.state != TrialState::Pending);
+        over.filter_map(|trial| Some((trial, self.direction.loss(trial.value.filter(|value| value.is_finite())?))))
     }
 }
 

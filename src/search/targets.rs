@@ -19,18 +19,35 @@ use crate::search::normal;
 
 /// Targets of values of which smaller is better.
 pub(super) fn targets(values: &[f64]) -> Vec<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (Some(best), Some(worst)) = (sorted.first(), sorted.last()) else { return Vec::new() };
-    // Scaled first, so that differences and squares stay finite.
-    let scale = 0.25 / best.abs().max(worst.abs()).max(f64::MIN_POSITIVE);
-    let (mut y, mut sorted): (Vec<f64>, Vec<f64>) = (values.to_vec(), sorted);
-    for y in y.iter_mut().chain(&mut sorted) {
-        *y *= scale;
-    }
+    let Some((mut y, sorted)) = scaled(values) else { return Vec::new() };
     warp_worse_half(&mut y, &sorted);
     standardise(&mut y);
     y
+}
+
+/// Targets for what matters over the whole space, not near the best point alone: they are linear in the values, but values
+/// more than `cap` times as far from the best one as nine in ten are cut.
+pub(super) fn capped(values: &[f64], cap: f64) -> Vec<f64> {
+    let Some((mut y, sorted)) = scaled(values) else { return Vec::new() };
+    let best = sorted[0];
+    let most = sorted[(sorted.len() * 9).div_ceil(10) - 1];
+    // Where nine in ten are the best one, the next value says how far apart values are.
+    let far = if most > best { Some(most) } else { sorted.iter().copied().find(|v| *v > best) };
+    let worst = far.map_or(best, |far| best + cap * (far - best));
+    for y in &mut y {
+        *y = y.min(worst);
+    }
+    standardise(&mut y);
+    y
+}
+
+/// The values, and the sorted values, scaled so that differences and squares stay finite; `None` where there is none.
+fn scaled(values: &[f64]) -> Option<(Vec<f64>, Vec<f64>)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let scale = 0.25 / sorted.first()?.abs().max(sorted.last()?.abs()).max(f64::MIN_POSITIVE);
+    let times = |values: &[f64]| values.iter().map(|value| value * scale).collect();
+    Some((times(values), times(&sorted)))
 }
 
 fn warp_worse_half(y: &mut [f64], sorted: &[f64]) {
@@ -71,7 +88,7 @@ fn standardise(y: &mut [f64]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::targets;
+    use super::{capped, targets};
 
     #[test]
     fn a_diverged_trial_does_not_set_the_scale() {
@@ -91,17 +108,33 @@ mod tests {
         assert!(most_are_best[3] > most_are_best[0]);
     }
 
+    #[test]
+    fn capped_targets_are_linear_but_for_what_is_far_off() {
+        let mut values: Vec<f64> = (0..20).map(f64::from).collect();
+        values.push(1e9);
+        let y = capped(&values, 3.0);
+        let steps: Vec<f64> = y.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps[..19].iter().all(|step| (step - steps[0]).abs() < 1e-6), "{steps:?}");
+        // Nine in ten are 18 or less.
+        assert!((steps[19] / steps[0] - (3.0 * 18.0 - 19.0)).abs() < 1e-3, "{steps:?}");
+        let rare = capped(&[vec![1.0; 20], vec![2.0, 1e9]].concat(), 3.0);
+        assert!(rare[20] > rare[0] && (rare[21] - rare[0] - 3.0 * (rare[20] - rare[0])).abs() < 1e-6, "{rare:?}");
+        assert_eq!(capped(&[7.5; 4], 3.0), [0.0; 4]);
+        assert!(capped(&[], 3.0).is_empty());
+    }
+
     proptest! {
         #[test]
         fn order_is_kept_and_all_is_finite(values in prop::collection::vec(prop_oneof![
             -10.0..10.0_f64, Just(1e300), Just(-1e300), Just(0.0), Just(f64::MAX), Just(f64::MIN_POSITIVE)
         ], 1..40)) {
-            let y = targets(&values);
-            for i in 0..y.len() {
-                prop_assert!(y[i].is_finite());
-                for j in 0..y.len() {
-                    // Differences beyond the precision of the largest value may vanish; none turns round.
-                    prop_assert!(values[i] > values[j] || y[i] <= y[j], "{:?} {:?}", values, y);
+            for y in [targets(&values), capped(&values, 1.2)] {
+                for i in 0..y.len() {
+                    prop_assert!(y[i].is_finite());
+                    for j in 0..y.len() {
+                        // Differences beyond the precision of the largest value may vanish; none turns round.
+                        prop_assert!(values[i] > values[j] || y[i] <= y[j], "{:?} {:?}", values, y);
+                    }
                 }
             }
         }

@@ -4,25 +4,31 @@
 
 use uuid::Uuid;
 
-use crate::store::query::{Reader, sql};
+use crate::store::query::{Reader, Value, assembled, sql};
 use crate::store::rows::Definition;
 use crate::store::{StoreError, Tx};
 
 /// Inserts a definition.
 pub async fn insert(tx: &mut Tx<'_>, definition: &Definition) -> Result<(), StoreError> {
-    sql(
-        "inserting a definition",
-        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) \
-         VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(definition.id)
-    .bind(definition.tuning_job_name.as_ref())
-    .bind(&definition.document)
-    .bind(&definition.metric_definitions)
-    .bind(definition.objective.as_ref())
-    .execute(tx)
-    .await
-    .map(|_| ())
+    let text = concat!(
+        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) ",
+        "VALUES ($1, $2, $3, $4, $5)"
+    );
+    assembled("inserting a definition", text.to_owned(), values(definition).into()).execute(tx).await.map(|_| ())
+}
+
+/// How many columns a definition has.
+pub(super) const COLUMNS: usize = 5;
+
+/// A definition's columns, in the order in which `read` reads them.
+pub(super) fn values(definition: &Definition) -> [Value; COLUMNS] {
+    [
+        definition.id.into(),
+        definition.tuning_job_name.as_ref().into(),
+        (&definition.document).into(),
+        (&definition.metric_definitions).into(),
+        definition.objective.as_ref().into(),
+    ]
 }
 
 /// The definition of an id.

@@ -310,8 +310,13 @@ pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 
 /// `($1, $2), ($3, $4)`: placeholders of `rows` rows of `width` columns.
 pub(super) fn placeholders(rows: usize, width: usize) -> String {
+    placeholders_after(0, rows, width)
+}
+
+/// The same for a statement that has `taken` other arguments before them.
+pub(super) fn placeholders_after(taken: usize, rows: usize, width: usize) -> String {
     let row = |row: usize| {
-        let columns: Vec<String> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
+        let columns: Vec<String> = (1..=width).map(|column| format!("${}", taken + row * width + column)).collect();
         format!("({})", columns.join(", "))
     };
     (0..rows).map(row).collect::<Vec<_>>().join(", ")

@@ -144,8 +144,8 @@ pub struct TuningJobDescription {
     pub best: Option<Uuid>,
     /// Training jobs over, with a value, since the best was found.
     pub not_improving: u32,
-    /// The request body, byte for byte.
-    pub request: String,
+    /// The request's configuration, completed at Create.
+    pub config: String,
     /// See [`Definition`].
     pub tuning_job_name: Option<String>,
     /// See [`Definition`].

@@ -3,19 +3,21 @@
 //! Invariant: names are unique in a scope ignoring case; a write of a row carries the fencing token it was read with,
 //! and is refused once another server has raised it.
 
+use std::collections::{BTreeSet, HashSet};
+
 use uuid::Uuid;
 
 use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TuningStatus;
 use crate::store::listing::{self, List, Listed};
-use crate::store::query::{Reader, Row, assembled, sql};
+use crate::store::query::{Reader, Row, Value, assembled, pieces, placeholders_after, sql};
 use crate::store::rows::{
     Definition, ListQuery, ObjectiveCounters, Page, SortKey, SortValue, TrainingCounters, TuningJob,
     TuningJobDescription, TuningJobSummary,
 };
 use crate::store::{StoreError, Tx, definitions};
 
-/// Every column, in the order in which `read` reads and `insert` writes them.
+/// Every column, in the order in which `read` reads them.
 macro_rules! columns {
     () => {
         "id, account, region, name_key, name, status, strategy, definition_id, seed, max_jobs, max_parallel, \
@@ -38,118 +40,128 @@ macro_rules! listed_columns {
 macro_rules! unfinished {
     ($account:literal, $region:literal) => {
         concat!(
-            "(SELECT count(*) FROM tuning_jobs WHERE account = ",
+            "(SELECT count(*) FROM tuning_jobs AS other WHERE other.account = ",
             $account,
-            " AND region = ",
+            " AND other.region = ",
             $region,
-            " AND status IN ('InProgress', 'Stopping', 'Deleting'))"
+            " AND other.status IN ('InProgress', 'Stopping', 'Deleting'))"
         )
     };
 }
 
-/// A definition's row, inserted where the count leaves room; `$1` to `$34` are the job's columns.
-macro_rules! insert_definition {
+/// What a job says of itself when it is new, in the order in which `values` writes them: columns 1 to 14.
+const NEW_COLUMNS: usize = 14;
+
+/// The row of a new job: where it begins is the same for all.
+macro_rules! insert_new {
     () => {
-        concat!(
-            "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) \
-             SELECT $8, $35, $36, $37, $38 WHERE ",
-            unfinished!("$2", "$3"),
-            " < $39"
-        )
+        "INSERT INTO tuning_jobs (id, account, region, name_key, name, strategy, definition_id, seed, max_jobs, \
+         max_parallel, max_runtime_ms, created_at, request, config, modified_at, status, completed, in_progress, \
+         retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
+         observed, inserted, not_improving, exhausted, lease_epoch) \
+         SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, \
+         column12, column13, column14, column12, 'InProgress', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM (VALUES "
     };
 }
 
-/// The job's row, inserted from the rows that `$rest` says.
-macro_rules! insert_job {
-    ($rest:literal) => {
-        concat!(
-            "INSERT INTO tuning_jobs (",
-            columns!(),
-            ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
-             $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34 ",
-            $rest,
-            " ON CONFLICT (account, region, name_key) DO NOTHING"
-        )
-    };
+/// A job to be inserted, as it is at its creation, with what it trains.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    /// The job.
+    pub job: &'a TuningJob,
+    /// Its configuration, completed.
+    pub config: &'a str,
+    /// The definition that it refers to.
+    pub definition: &'a Definition,
 }
 
-/// Inserts a new job and what it trains in one exchange with the database. `NameTaken` where its name is used, else
-/// `QuotaUsed` where the scope has `quota` jobs that are not over; after either the transaction is to be given up.
-///
-/// On Postgres inserts that are not committed yet are not counted. Where as many as there are lanes would still fit,
-/// each insert holds a lane, so that they commit side by side; nearer the quota one excludes all others until it is
-/// over.
-pub async fn insert(tx: &mut Tx<'_>, job: &TuningJob, definition: &Definition, quota: u32) -> Result<(), StoreError> {
-    let in_lane = !tx.writes_alone() && take_lane(tx, &job.scope, quota).await?;
-    let room = if in_lane { quota.saturating_sub(LANES).saturating_add(1) } else { quota };
-    if insert_both(tx, job, definition, room).await? {
-        return Ok(());
+/// Inserts new jobs in one exchange with the database, and says of each whether it is in: `NameTaken` where its name is
+/// used, else `QuotaUsed` where its scope has `quota` jobs that are not over. Refusing some keeps none of the others out.
+pub async fn insert(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    lock_scopes(tx, new).await?;
+    let mut inserted = HashSet::new();
+    for piece in pieces(new) {
+        inserted.extend(insert_where_free(tx, piece, quota).await?);
     }
+    let mut outcomes = Vec::with_capacity(new.len());
+    for new in new {
+        let kept = inserted.contains(&new.job.id);
+        outcomes.push(if kept { Ok(()) } else { insert_alone(tx, *new, quota).await? });
+    }
+    Ok(outcomes)
+}
+
+/// Inserts one that was not let in beside others, or finds what is in its way.
+async fn insert_alone(tx: &mut Tx<'_>, new: New<'_>, quota: u32) -> Result<Result<(), StoreError>, StoreError> {
+    let New { job, definition, .. } = new;
+    definitions::delete_unused(tx, definition.id).await?;
     // A name that is taken stays so whatever the quota.
     if find(tx, &job.scope, &job.name).await?.is_some() {
-        return Err(StoreError::NameTaken { name: job.name.clone() });
-    }
-    if in_lane {
-        // Others were quicker; the next try sees how near the quota is and waits for its turn.
-        return Err(tx.conflict());
+        return Ok(Err(StoreError::NameTaken { name: job.name.clone() }));
     }
     let row = sql("counting unfinished tuning jobs", concat!("SELECT ", unfinished!("$1", "$2")))
         .bind(&job.scope.account)
         .bind(&job.scope.region)
         .optional(tx)
         .await?;
-    Err(StoreError::QuotaUsed { used: row.map_or(Ok(quota), |row| row.reader("tuning_jobs", "count").u32())? })
+    let used = row.map_or(Ok(quota), |row| row.reader("tuning_jobs", "count").u32())?;
+    if used >= quota {
+        return Ok(Err(StoreError::QuotaUsed { used }));
+    }
+    // It was counted behind jobs that did not get in themselves.
+    let inserted = insert_where_free(tx, &[new], quota).await?;
+    Ok(if inserted.is_empty() { Err(StoreError::QuotaUsed { used }) } else { Ok(()) })
 }
 
-/// Inserts both rows where fewer than `room` jobs of the scope are not over and the name is free; whether it did.
-async fn insert_both(tx: &mut Tx<'_>, job: &TuningJob, definition: &Definition, room: u32) -> Result<bool, StoreError> {
-    let script = concat!(insert_definition!(), "; ", insert_job!("FROM definitions WHERE id = $8"));
-    let statement =
-        concat!("WITH definition AS (", insert_definition!(), " RETURNING id) ", insert_job!("FROM definition"));
-    let (text, whole) = tx.exchange((script, 2), (statement, 1));
-    let inserted = sql("inserting a tuning job", text)
-        .bind(job.id)
-        .bind(&job.scope.account)
-        .bind(&job.scope.region)
-        .bind(name_key(&job.name))
-        .bind(&job.name)
-        .bind(job.status.as_str())
-        .bind(job.strategy.as_str())
-        .bind(job.definition_id)
-        .bind(job.seed.cast_signed())
-        .bind(job.max_jobs)
-        .bind(job.max_parallel)
-        .bind(job.max_runtime_ms)
-        .bind(job.created_at)
-        .bind(job.modified_at)
-        .bind(job.ended_at)
-        .bind(job.stop_requested_at)
-        .bind(job.failure_reason.as_ref())
-        .bind(job.counters.completed)
-        .bind(job.counters.in_progress)
-        .bind(job.counters.retryable_error)
-        .bind(job.counters.non_retryable_error)
-        .bind(job.counters.stopped)
-        .bind(job.objective.succeeded)
-        .bind(job.objective.pending)
-        .bind(job.objective.failed)
-        .bind(job.best.map(|(id, _)| id))
-        .bind(job.best.map(|(_, value)| value))
-        .bind(job.observed)
-        .bind(job.inserted)
-        .bind(job.not_improving)
-        .bind(job.exhausted)
-        .bind(job.lease_owner)
-        .bind(job.lease_epoch)
-        .bind(&job.request)
-        .bind(definition.tuning_job_name.as_ref())
-        .bind(&definition.document)
-        .bind(&definition.metric_definitions)
-        .bind(definition.objective.as_ref())
-        .bind(room)
-        .execute(tx)
-        .await?;
-    Ok(inserted == whole)
+/// Inserts every job whose name is free and whose scope has room for it and for those of its scope before it; returns
+/// the ids of those that are in. The definitions of all of them are in then.
+async fn insert_where_free(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Uuid>, StoreError> {
+    let width = NEW_COLUMNS + 1;
+    let taken = 1 + new.len() * definitions::COLUMNS;
+    let definitions = format!(
+        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) VALUES {}",
+        placeholders_after(1, new.len(), definitions::COLUMNS)
+    );
+    let jobs = format!(
+        concat!(
+            insert_new!(),
+            "{}) AS new WHERE ",
+            unfinished!("new.column2", "new.column3"),
+            " + new.column15 < $1 ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id"
+        ),
+        placeholders_after(taken, new.len(), width),
+    );
+    let text = tx.exchange(format!("{definitions}; {jobs}"), format!("WITH definition AS ({definitions}) {jobs}"));
+    let mut args = Vec::with_capacity(taken + new.len() * width);
+    args.push(quota.into());
+    args.extend(new.iter().flat_map(|new| definitions::values(new.definition)));
+    for (at, one) in new.iter().enumerate() {
+        let before = new[..at].iter().filter(|other| other.job.scope == one.job.scope).count();
+        args.extend(values(one));
+        args.push(u32::try_from(before).unwrap_or(u32::MAX).into());
+    }
+    let rows = assembled("inserting tuning jobs", text, args).all(tx).await?;
+    rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
+}
+
+/// What a new job says of itself.
+fn values(New { job, config, .. }: &New<'_>) -> [Value; NEW_COLUMNS] {
+    [
+        job.id.into(),
+        (&job.scope.account).into(),
+        (&job.scope.region).into(),
+        name_key(&job.name).into(),
+        (&job.name).into(),
+        job.strategy.as_str().into(),
+        job.definition_id.into(),
+        job.seed.cast_signed().into(),
+        job.max_jobs.into(),
+        job.max_parallel.into(),
+        job.max_runtime_ms.into(),
+        job.created_at.into(),
+        (&job.request).into(),
+        (*config).into(),
+    ]
 }
 
 /// The job of a name, ignoring case.
@@ -172,7 +184,7 @@ pub async fn describe(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Opti
         () => {
             concat!(
                 listed_columns!(),
-                ", failure_reason, best_id, not_improving, request, tuning_job_name, document, objective"
+                ", failure_reason, best_id, not_improving, config, tuning_job_name, document, objective"
             )
         };
     }
@@ -198,7 +210,7 @@ pub async fn describe(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Opti
         failure_reason: r.opt_text()?,
         best: r.opt_parsed()?,
         not_improving: r.u32()?,
-        request: r.text()?,
+        config: r.text()?,
         tuning_job_name: r.opt_text()?,
         document: r.text()?,
         objective: r.opt_text()?,
@@ -298,30 +310,17 @@ pub async fn unfinished(tx: &mut Tx<'_>) -> Result<Vec<Uuid>, StoreError> {
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
 }
 
-/// Inserts of one account that may be under way at once where its quota is further away than so many.
-const LANES: u32 = 32;
-
-/// Takes the account's lock, shared and with a lane where the quota is far (true), else exclusively.
-async fn take_lane(tx: &mut Tx<'_>, scope: &Scope, quota: u32) -> Result<bool, StoreError> {
-    let row = sql(
-        "waiting to count unfinished tuning jobs",
-        concat!(
-            "SELECT CAST(CASE WHEN ",
-            unfinished!("$2", "$3"),
-            " + $4 <= $5 THEN \
-                CASE WHEN pg_advisory_xact_lock_shared($1) IS NULL THEN 0 \
-                     WHEN pg_advisory_xact_lock($1 + 1 + pg_backend_pid() % $4) IS NULL THEN 0 ELSE 1 END \
-              ELSE CASE WHEN pg_advisory_xact_lock($1) IS NULL THEN 1 ELSE 0 END END AS BIGINT)"
-        ),
-    )
-    .bind(account_lock(scope))
-    .bind(&scope.account)
-    .bind(&scope.region)
-    .bind(LANES)
-    .bind(quota)
-    .optional(tx)
-    .await?;
-    row.map_or(Ok(false), |row| row.reader("tuning_jobs", "lane").flag())
+/// Waits until no other server inserts into these scopes: what it has inserted counts towards the quota.
+async fn lock_scopes(tx: &mut Tx<'_>, new: &[New<'_>]) -> Result<(), StoreError> {
+    if tx.writes_alone() {
+        return Ok(());
+    }
+    // In one order everywhere, so that two servers never wait for each other.
+    let keys: BTreeSet<i64> = new.iter().map(|new| scope_lock(&new.job.scope)).collect();
+    for key in keys {
+        tx.advisory_lock(key).await?;
+    }
+    Ok(())
 }
 
 /// Takes the lease of a job for a server and returns the new fencing token; none while a live server holds it. Taking
@@ -344,14 +343,12 @@ pub async fn acquire_lease(tx: &mut Tx<'_>, id: Uuid, server: Uuid) -> Result<Op
     row.map(|row| row.reader("tuning_jobs", "lease_epoch").int()).transpose()
 }
 
-/// The key of an account's advisory lock (FNV-1a of account and region); those of its lanes follow it.
-fn account_lock(scope: &Scope) -> i64 {
+/// The key of a scope's advisory lock: FNV-1a of account and region.
+fn scope_lock(scope: &Scope) -> i64 {
     let bytes = scope.account.bytes().chain([0]).chain(scope.region.bytes());
     bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         .cast_signed()
-        >> 8
-        << 8
 }
 
 fn training_counters(r: &mut Reader<'_>) -> Result<TrainingCounters, StoreError> {

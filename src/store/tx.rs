@@ -75,12 +75,6 @@ impl<'c> Tx<'c> {
         }
     }
 
-    /// Gives the transaction up in favour of others; it is tried again from its beginning.
-    pub(super) fn conflict(&mut self) -> StoreError {
-        self.conflicted = true;
-        StoreError::Busy
-    }
-
     /// Waits for, and holds until the end of the transaction, a lock that is not a row's. SQLite's write transactions
     /// exclude each other anyway.
     pub(super) async fn advisory_lock(&mut self, key: i64) -> Result<(), StoreError> {

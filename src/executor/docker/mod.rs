@@ -57,6 +57,9 @@ const REVIVE_EVERY: Duration = Duration::from_secs(1);
 /// What a container may have however much is kept back, bytes.
 const LEAST_MEMORY: u64 = 64 << 20;
 
+/// How long a listing waits for the daemon.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often volumes that nobody uses are looked for.
 const TIDY_EVERY: Duration = Duration::from_mins(5);
 
@@ -297,6 +300,11 @@ impl DockerExecutor {
         Ok(found.into_iter().filter_map(attempt).collect())
     }
 
+    async fn all_containers(&self) -> Result<Vec<(AttemptId, String)>, ExecutorError> {
+        let clients = self.clients().await?;
+        self.containers(&clients.docker, &[]).await.map_err(infrastructure("listing containers"))
+    }
+
     /// Gives an attempt whose supervisor is gone another one.
     fn revive(&self, id: AttemptId, folder: &Folder) -> Result<(), ExecutorError> {
         self.reap();
@@ -399,15 +407,14 @@ impl Executor for DockerExecutor {
 
     async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
         let mut ids: HashSet<AttemptId> = self.attempts.list().await?.into_iter().collect();
-        if let Ok(clients) = self.clients().await
-            && let Ok(containers) = self.containers(&clients.docker, &[]).await
-        {
+        // Whoever lists does not wait for a daemon that is not there.
+        if let Ok(Ok(containers)) = tokio::time::timeout(LIST_PATIENCE, self.all_containers()).await {
             let strays =
                 containers.into_iter().map(|(id, _)| id).filter(|id| !ids.contains(id)).collect::<HashSet<_>>();
             self.strays().clone_from(&strays);
             ids.extend(strays);
+            self.tidy().await;
         }
-        self.tidy().await;
         let mut ids: Vec<_> = ids.into_iter().collect();
         ids.sort_unstable();
         Ok(ids)

@@ -131,6 +131,21 @@ impl<'a> Knowledge<'a> {
     }
 }
 
+/// What results let one expect of other points, for a verdict on the search as a whole.
+pub(super) struct Expectation(Gp);
+
+impl Expectation {
+    /// Of the targets at some points, of which at most so many serve; `None` where no process fits them.
+    pub(super) fn of(features: &Features, points: &[Vec<f64>], targets: &[f64], most: usize) -> Option<Self> {
+        Some(Self(Model::of(features, points, targets, most)?.gp))
+    }
+
+    /// Mean and deviation at each point, without the noise.
+    pub(super) fn at(&self, points: &[Vec<f64>]) -> impl Iterator<Item = (f64, f64)> {
+        self.0.predict(points).into_iter().map(|p| (p.mean, p.variance.sqrt()))
+    }
+}
+
 /// How many trials there are before the study's own results are all that counts.
 fn start(features: &Features) -> usize {
     features.len() + 2

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tunesmith::app::{App, Quotas};
+use tunesmith::app::{App, Creation, Quotas};
 use tunesmith::clock::{Calls, Clock};
 use tunesmith::domain::names::Scope;
 use tunesmith::domain::time::Timestamp;
@@ -59,6 +59,7 @@ impl World {
             executor: Arc::new(Faulty { sim: sim.clone(), faults: Arc::clone(&faults) }) as Arc<dyn Executor>,
             images: Arc::new(Images::new(vec![image]).unwrap()),
             calls: Calls::default(),
+            creation: Creation::default(),
             quotas: Quotas::default(),
         };
         let mut world = Self {

@@ -11,6 +11,7 @@ use tunesmith::domain::time::Timestamp;
 use tunesmith::store::rows::{
     Attempt, Definition, FinalMetric, ObjectiveCounters, TrainingCounters, TrainingJob, TuningJob,
 };
+use tunesmith::store::tuning_jobs::New;
 use tunesmith::store::{attempts, definitions, training_jobs, tuning_jobs};
 use uuid::Uuid;
 
@@ -108,6 +109,9 @@ pub fn finished(job: &TrainingJob) -> TrainingJob {
     }
 }
 
+/// The configuration of every tuning job here.
+pub const CONFIG: &str = "{\"Strategy\": \"Random\"}";
+
 pub fn definition(id: Uuid) -> Definition {
     Definition {
         id,
@@ -146,7 +150,11 @@ impl TestDb {
         let job = job.clone();
         self.write(move |tx| {
             let job = job.clone();
-            Box::pin(async move { tuning_jobs::insert(tx, &job, &definition(job.definition_id), u32::MAX).await })
+            Box::pin(async move {
+                let new = New { job: &job, config: CONFIG, definition: &definition(job.definition_id) };
+                tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()?;
+                tuning_jobs::update(tx, &job).await
+            })
         })
         .await
         .unwrap();

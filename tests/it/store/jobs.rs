@@ -5,12 +5,13 @@ use tunesmith::domain::request::Tag;
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
 use tunesmith::domain::time::Timestamp;
 use tunesmith::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJob, TuningJobDescription};
+use tunesmith::store::tuning_jobs::New;
 use tunesmith::store::{
     StoreError, Tx, WriteClass, attempts, definitions, logs, metrics, tags, training_jobs, tuning_jobs,
 };
 use uuid::Uuid;
 
-use super::fixtures::{attempt, definition, finished, scope, training_job, tuning_job};
+use super::fixtures::{CONFIG, attempt, definition, finished, scope, training_job, tuning_job};
 use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
@@ -24,6 +25,7 @@ store_suite! { [sqlite, postgres] {
     a_deleted_training_job_takes_all_of_it_along,
     unfinished_jobs_are_found_and_counted,
     racing_inserts_stay_within_the_quota,
+    of_jobs_inserted_together_each_is_judged_alone,
     a_job_is_found_with_its_definition,
     tags_are_set_replaced_removed_and_listed,
     nul_characters_do_not_stop_a_write,
@@ -259,7 +261,8 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
 
 /// Inserts a job where the quota allows it.
 async fn insert(tx: &mut Tx<'_>, job: TuningJob, quota: u32) -> Result<(), StoreError> {
-    tuning_jobs::insert(tx, &job, &definition(job.definition_id), quota).await
+    let new = New { job: &job, config: CONFIG, definition: &definition(job.definition_id) };
+    tuning_jobs::insert(tx, &[new], quota).await?.pop().unwrap()
 }
 
 async fn unfinished_jobs_are_found_and_counted(db: TestDb) {
@@ -298,6 +301,47 @@ async fn racing_inserts_stay_within_the_quota(db: TestDb) {
     assert!(refused.iter().all(full), "{refused:?}");
 }
 
+async fn of_jobs_inserted_together_each_is_judged_alone(db: TestDb) {
+    const QUOTA: u32 = 3;
+    db.put(&tuning_job("taken")).await;
+    let far = Scope { account: "111111111111".into(), ..scope() };
+    // In the first scope two may still come in: `twice` and one of the last, however many stand before them in vain.
+    let mut jobs: Vec<TuningJob> = ["Taken", "twice", "TWICE", "taken", "last", "more"].map(tuning_job).into();
+    jobs.insert(3, TuningJob { scope: far, ..tuning_job("taken") });
+    let stored = jobs.clone();
+    let outcomes = db
+        .write(move |tx| {
+            let jobs = jobs.clone();
+            Box::pin(async move {
+                let definitions: Vec<Definition> = jobs.iter().map(|job| definition(job.definition_id)).collect();
+                let new: Vec<New<'_>> = jobs
+                    .iter()
+                    .zip(&definitions)
+                    .map(|(job, definition)| New { job, config: CONFIG, definition })
+                    .collect();
+                tuning_jobs::insert(tx, &new, QUOTA).await
+            })
+        })
+        .await
+        .unwrap();
+    let mut said: Vec<&str> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(()) => "in",
+            Err(StoreError::NameTaken { .. }) => "taken",
+            Err(StoreError::QuotaUsed { used: QUOTA }) => "quota",
+            Err(other) => unreachable!("{other:?}"),
+        })
+        .collect();
+    said[5..].sort_unstable();
+    assert_eq!(said, ["taken", "in", "taken", "in", "taken", "in", "quota"]);
+    for (job, outcome) in stored.into_iter().zip(outcomes) {
+        assert_eq!(db.tuning(job.id).await.is_some(), outcome.is_ok(), "{}", job.name);
+        let kept = db.read(move |tx| Box::pin(definitions::get(tx, job.definition_id))).await.unwrap();
+        assert_eq!(kept.is_some(), outcome.is_ok(), "the definition of {}", job.name);
+    }
+}
+
 async fn a_job_is_found_with_its_definition(db: TestDb) {
     let tuning = tuning_job("Tune");
     db.put(&tuning).await;
@@ -312,7 +356,7 @@ async fn a_job_is_found_with_its_definition(db: TestDb) {
         failure_reason: tuning.failure_reason.clone(),
         best: tuning.best.map(|(id, _)| id),
         not_improving: tuning.not_improving,
-        request: tuning.request.clone(),
+        config: CONFIG.into(),
         tuning_job_name,
         document,
         objective,

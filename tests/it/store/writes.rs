@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tunesmith::store::failpoint::Moment;
 use tunesmith::store::rows::{ListQuery, TuningJob};
+use tunesmith::store::tuning_jobs::New;
 use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, servers, tuning_jobs};
 use uuid::Uuid;
 
-use super::fixtures::{definition, scope, tuning_job};
+use super::fixtures::{CONFIG, definition, scope, tuning_job};
 use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
@@ -25,7 +26,8 @@ store_suite! { [sqlite, postgres] {
 
 /// Stores a job and its definition.
 async fn insert(tx: &mut Tx<'_>, job: &TuningJob) -> Result<(), StoreError> {
-    tuning_jobs::insert(tx, job, &definition(job.definition_id), u32::MAX).await
+    let new = New { job, config: CONFIG, definition: &definition(job.definition_id) };
+    tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()
 }
 
 async fn count(tx: &mut Tx<'_>) -> Result<usize, StoreError> {

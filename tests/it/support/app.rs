@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tunesmith::api::{self, ApiSettings, Readiness};
-use tunesmith::app::{App, AppError, Quotas};
+use tunesmith::app::{App, AppError, Creation, Quotas};
 use tunesmith::clock::{Calls, Clock};
 use tunesmith::domain::names::{AttemptId, Scope};
 use tunesmith::domain::request::MetricDefinition;
@@ -64,6 +64,7 @@ impl TestApp {
             executor: Arc::<Idle>::clone(&executor),
             images: Arc::new(Images::new(images).expect("image names")),
             calls: Calls::default(),
+            creation: Creation::default(),
             quotas,
         };
         let readiness = Readiness::default();

@@ -1,27 +1,24 @@
 //! Tuning jobs: Describe's answer and the list summary.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::api::aws::Answer;
 use crate::api::aws::sagemaker::render::training_job;
 use crate::app::tuning_jobs::TuningJobView;
-use crate::app::{AppError, TuningJobSummary, defaults};
+use crate::app::{AppError, TuningJobSummary};
 use crate::domain::names::Scope;
 use crate::domain::time::Timestamp;
 
-/// `DescribeHyperParameterTuningJobResponse`. The definition is passed on as the text that is kept, unread.
+/// `DescribeHyperParameterTuningJobResponse`. Both documents are passed on as the texts that are
+/// kept, unread.
 pub fn describe(scope: &Scope, view: &TuningJobView) -> Result<Answer, AppError> {
     let job = &view.summary;
-    // No version writes a request that is not JSON.
-    let unreadable = |error| AppError::Internal(Box::new(error));
-    let request: Kept = serde_json::from_str(&view.request).map_err(unreadable)?;
-    let config = serde_json::from_str(request.config.get()).map_err(unreadable)?;
     Answer::document(&Description {
         heading: Heading::new(scope, job),
-        hyper_parameter_tuning_job_config: defaults::config(config, job.max_jobs),
-        training_job_definition: &view.definition.document,
+        hyper_parameter_tuning_job_config: &view.config,
+        training_job_definition: &view.definition,
         best_training_job: view.best.as_ref().map(training_job::summary),
         failure_reason: view.failure_reason.as_deref(),
         tuning_job_completion_details: CompletionDetails {
@@ -47,19 +44,12 @@ pub fn summary<'a>(scope: &Scope, job: &'a TuningJobSummary) -> impl Serialize +
     }
 }
 
-/// The part of the kept request that is shown from it.
-#[derive(Deserialize)]
-struct Kept<'a> {
-    #[serde(rename = "HyperParameterTuningJobConfig", borrow)]
-    config: &'a RawValue,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Description<'a> {
     #[serde(flatten)]
     heading: Heading<'a>,
-    hyper_parameter_tuning_job_config: Value,
+    hyper_parameter_tuning_job_config: &'a RawValue,
     training_job_definition: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     best_training_job: Option<Value>,
