@@ -265,8 +265,9 @@ impl DockerExecutor {
             disk: bound.filter(|_| !image.read_only_root),
             memory,
             checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
+            save_every_ms: milliseconds(settings.save_checkpoints_every),
             max_output: settings.max_output,
-            patience_ms: u64::try_from(settings.patience.as_millis()).unwrap_or(u64::MAX),
+            patience_ms: milliseconds(settings.patience),
         }
     }
 
@@ -493,6 +494,10 @@ impl Executor for DockerExecutor {
         self.strays().remove(&id);
         self.attempts.discard(id).await
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Removes a container, and waits until it is gone.

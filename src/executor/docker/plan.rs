@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) memory: Option<u64>,
     /// From where in the container, to where here.
     pub(super) checkpoints: Option<(String, PathBuf)>,
+    /// How often they are saved while it runs, at most.
+    pub(super) save_every_ms: u64,
     /// Bytes and files of the checkpoints.
     pub(super) max_output: (u64, u64),
     /// How long the daemon may be out of reach.

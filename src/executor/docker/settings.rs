@@ -46,6 +46,8 @@ pub struct DockerSettings {
     pub max_processes: Option<u64>,
     /// How long the daemon may be out of reach before what it runs counts as lost.
     pub patience: Duration,
+    /// How often the checkpoints of a running attempt are saved, at most.
+    pub save_checkpoints_every: Duration,
     /// How long a channel's volume is kept after its last use.
     pub keep_channels: Duration,
 }
@@ -107,6 +109,7 @@ impl DockerSettings {
             max_output: (50 << 30, 1_000_000),
             max_processes: None,
             patience: Duration::from_mins(1),
+            save_checkpoints_every: Duration::from_mins(1),
             keep_channels: Duration::from_hours(1),
         }
     }

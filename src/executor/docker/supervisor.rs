@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions, WaitContainerOptions};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,7 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
         deadline: None,
         stopping: Stopping::read(folder)?,
         next_look: Instant::now() + LOOK_EVERY,
+        next_save: Instant::now() + Duration::from_millis(plan.save_every_ms),
         docker: None,
         control,
         follower,
@@ -155,6 +157,7 @@ struct Attempt<'a> {
     /// With the time for SIGKILL.
     stopping: Option<(Stopping, Instant)>,
     next_look: Instant,
+    next_save: Instant,
 }
 
 impl Attempt<'_> {
@@ -291,8 +294,10 @@ impl Attempt<'_> {
         let mut ended = docker.wait_container(&container, Some(not_running)).boxed();
         let mut frames = Some(self.follower.frames(&docker, &container, true));
         let mut reopen = None;
+        let mut saving = None;
         loop {
-            let wake = self.next_wake().into_iter().chain(reopen).min();
+            let save = (saving.is_none() && self.plan.checkpoints.is_some()).then_some(self.next_save);
+            let wake = self.next_wake().into_iter().chain(reopen).chain(save).min();
             tokio::select! {
                 frame = next_of(&mut frames) => {
                     let more = match (frame, &mut frames) {
@@ -316,7 +321,15 @@ impl Attempt<'_> {
                     requested?;
                     self.take_requests().await?;
                 }
+                () = done_of(&mut saving) => {
+                    let took = self.next_save.elapsed();
+                    saving = None;
+                    self.next_save = Instant::now() + (took * REST).max(Duration::from_millis(self.plan.save_every_ms));
+                }
                 () = sleep_until(wake) => {
+                    if save.is_some_and(|save| save <= Instant::now()) {
+                        saving = Some(save_checkpoints(docker.clone(), self.plan.clone()).boxed());
+                    }
                     if reopen.is_some_and(|reopen| reopen <= Instant::now()) {
                         reopen = None;
                         frames = Some(self.follower.frames(&docker, &container, true));
@@ -481,6 +494,19 @@ fn in_future(clock: &Clock, from: Timestamp, after_ms: i64) -> Instant {
 async fn next_of(frames: &mut Option<Frames>) -> Option<Result<bollard::container::LogOutput, Error>> {
     match frames {
         Some(frames) => frames.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Saves what there is while the program goes on: its machine may be lost.
+async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
+    // The end saves them again, and tells.
+    let _ = ending::save_checkpoints(&docker, &plan).await;
+}
+
+async fn done_of(saving: &mut Option<BoxFuture<'static, ()>>) {
+    match saving {
+        Some(saving) => saving.await,
         None => std::future::pending().await,
     }
 }

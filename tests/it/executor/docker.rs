@@ -410,6 +410,26 @@ async fn checkpoints_reach_the_next_attempt() {
 }
 
 #[tokio::test]
+async fn checkpoints_outlast_a_container_that_is_lost() {
+    let h = Harness::with(|settings| settings.save_checkpoints_every = Duration::from_millis(100)).await;
+    let kept = h.scratch().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    let mut spec = script("echo 7 > /opt/ml/checkpoints/epoch; echo ready; while true; do sleep 0.01; done");
+    spec.checkpoints = Some(CheckpointSpec { source: kept.clone(), target: "/opt/ml/checkpoints".into() });
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "ready").await;
+    let until = Instant::now() + PATIENCE;
+    while !kept.join("epoch").exists() {
+        assert!(Instant::now() < until);
+        h.executor.changed(spec.id, Duration::from_millis(20)).await;
+    }
+    let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+    h.docker.remove_container(&h.container(spec.id).await, Some(options)).await.unwrap();
+    assert!(is_infrastructure(&over(&h.executor, spec.id).await, "removed"));
+    assert_eq!(std::fs::read_to_string(kept.join("epoch")).unwrap(), "7\n");
+}
+
+#[tokio::test]
 async fn the_environment_is_the_contract_and_the_jobs_own() {
     let h = Harness::start().await;
     let mut spec = script("env | cut -d= -f1 | grep -v '^SM_' | sort; echo $SM_NUM_CPUS $SM_CURRENT_INSTANCE_TYPE");
