@@ -22,7 +22,7 @@ pub async fn serve(url: &str, folder: &Path) -> SocketAddr {
     let db = Db::connect(url).await.unwrap();
     db.migrate().await.unwrap();
     let clock = Clock::System;
-    let image = Image { name: "local/bench:1".into(), command: vec!["true".into()], metric_definitions: vec![] };
+    let image = Image::command("local/bench:1", ["true"]);
     let app = App {
         db,
         clock: clock.clone(),

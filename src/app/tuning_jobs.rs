@@ -17,7 +17,7 @@ use crate::domain::request::TuningRequest;
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
-use crate::executor::contract;
+use crate::executor::contract::{self, Code};
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJobDescription};
 use crate::store::{Tx, WriteClass, training_jobs, tuning_jobs};
 
@@ -61,8 +61,16 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
     let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let name = definition.algorithm_specification.training_image.as_deref().ok_or(RuleError::NoImage)?;
     let image = app.images.find(name).ok_or_else(|| unregistered(app, name))?;
+    let code = if image.as_container().is_some() { Code::OfTheImage } else { Code::OfTheOwner };
+    if code == Code::OfTheOwner && definition.enable_network_isolation == Some(true) {
+        return Err(AppError::Validation(
+            "Value 'true' at 'trainingJobDefinition.enableNetworkIsolation' is not supported for an image that is a \
+             program of the server's machine, as it has the network of that machine. Use false, or a container image."
+                .to_owned(),
+        ));
+    }
     for name in definition.environment.iter().flat_map(|environment| environment.keys()) {
-        if let Some(why) = contract::refused_variable(name) {
+        if let Some(why) = contract::refused_variable(name, code) {
             return Err(AppError::Validation(format!(
                 "The environment variable [{name}] cannot be set by a training job: {why}. Remove it from \
                  TrainingJobDefinition.Environment; pass settings as hyperparameters or under another name."

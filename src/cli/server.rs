@@ -22,8 +22,12 @@ use crate::config::{Environment, Settings};
 use crate::domain::request::MetricDefinition;
 use crate::domain::s3::Location;
 use crate::executor::Executor;
-use crate::executor::images::{Image, Images, resolve_command};
+#[cfg(feature = "docker")]
+use crate::executor::docker::{DockerExecutor, DockerSettings};
+use crate::executor::images::{Container, Image, Images, Program, is_reference, resolve_command};
 use crate::executor::process::{Isolation, ProcessExecutor, ProcessLimit, ProcessSettings, RunAs};
+#[cfg(feature = "docker")]
+use crate::executor::side_by_side::SideBySide;
 use crate::metrics::Scraper;
 use crate::objects::Objects;
 use crate::scheduler::{Scheduler, SchedulerParts, UPLOAD_PATIENCE};
@@ -74,7 +78,7 @@ impl Server {
         let artifacts = settings.artifacts;
         let objects = objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files);
         let objects = Arc::new(objects.with_buckets(settings.buckets.clone(), &settings.region, settings.channels)?);
-        let (executor, warnings) = open_executor(settings, config_file, &images)?;
+        let (executor, warnings) = open_executor(settings, config_file, &images).await?;
         // What was gathered for attempts is in use for as long as there are any.
         let held = executor.list().await?;
         if let Err(error) = objects.release_all_but(&held) {
@@ -186,7 +190,15 @@ pub(super) fn check(settings: &Settings, config_file: Option<&Path>, uid: u32) -
     let process = process_settings(settings, config_file, &images)?;
     process.check_user(uid)?;
     for image in images.iter() {
-        resolve_command(image, &process.working_dir, &process.search_path)?;
+        match &image.program {
+            Program::Command(words) => {
+                resolve_command(&image.name, words, &process.working_dir, &process.search_path)?;
+            }
+            Program::Container(Container { reference, .. }) if !is_reference(reference) => {
+                bail!("the docker_image of {} is {reference}, which is no image reference", image.name);
+            }
+            Program::Container(_) => {}
+        }
         Scraper::new(&image.metric_definitions).with_context(|| format!("the image {} can't be used", image.name))?;
     }
     for mapping in &settings.s3 {
@@ -239,7 +251,9 @@ fn bind_database(data_dir: &Path, database: &str) -> anyhow::Result<()> {
     if known.trim() == database {
         return Ok(());
     }
-    let has_attempts = std::fs::read_dir(data_dir.join("attempts")).is_ok_and(|mut entries| entries.next().is_some());
+    let holds =
+        |attempts: &str| std::fs::read_dir(data_dir.join(attempts)).is_ok_and(|mut entries| entries.next().is_some());
+    let has_attempts = holds("attempts") || holds("docker/attempts");
     if has_attempts && !known.trim().is_empty() {
         bail!(
             "the data directory {} holds training jobs of another database than database_url names now: use the \
@@ -261,18 +275,27 @@ async fn open_database(settings: &Settings) -> anyhow::Result<Db> {
 fn images(settings: &Settings) -> anyhow::Result<Images> {
     let image = |image: &crate::config::Image| Image {
         name: image.name.clone(),
-        command: image.command.clone(),
+        program: program(image),
         metric_definitions: image
             .metric_definitions
             .iter()
             .map(|metric| MetricDefinition { name: metric.name.clone(), regex: metric.regex.clone() })
             .collect(),
     };
-    Ok(Images::new(settings.images.iter().map(image).collect())?)
+    let registered = Images::new(settings.images.iter().map(image).collect())?;
+    registered.allow(&settings.docker.images).context("docker.images can't be used")
+}
+
+fn program(image: &crate::config::Image) -> Program {
+    if image.docker_image.is_empty() {
+        return Program::Command(image.command.clone());
+    }
+    let (reference, read_only_root) = (image.docker_image.clone(), image.read_only_root);
+    Program::Container(Container { reference, read_only_root })
 }
 
 /// The executor, and what the user should know of it.
-fn open_executor(
+async fn open_executor(
     settings: &Settings,
     config_file: Option<&Path>,
     images: &Images,
@@ -298,7 +321,84 @@ fn open_executor(
         }
         ProcessLimit::Unlimited { why: None } => {}
     }
-    Ok((Arc::new(executor), warnings))
+    beside_containers(settings, images, executor, warnings).await
+}
+
+/// The executor with that of containers beside it, where there are or may be any.
+#[cfg(feature = "docker")]
+async fn beside_containers(
+    settings: &Settings,
+    images: &Images,
+    process: ProcessExecutor,
+    mut warnings: Vec<String>,
+) -> anyhow::Result<(Arc<dyn Executor>, Vec<String>)> {
+    if !images.has_containers() && !DockerExecutor::has_attempts(&settings.data_dir) {
+        return Ok((Arc::new(process), warnings));
+    }
+    let docker = DockerExecutor::open(docker_settings(settings, images)?).context("can't set containers up")?;
+    match docker.describe().await {
+        Ok(text) => tracing::info!("containers run on {text}"),
+        Err(error) => warnings.push(format!(
+            "training jobs that are containers fail for now: {} (docker.address is {})",
+            telemetry::chain(&error),
+            settings.docker.address
+        )),
+    }
+    Ok((Arc::new(SideBySide::new(process, docker, images.clone())), warnings))
+}
+
+#[cfg(not(feature = "docker"))]
+#[expect(clippy::unused_async, reason = "with containers it asks their daemon")]
+async fn beside_containers(
+    _settings: &Settings,
+    images: &Images,
+    process: ProcessExecutor,
+    warnings: Vec<String>,
+) -> anyhow::Result<(Arc<dyn Executor>, Vec<String>)> {
+    if images.has_containers() {
+        bail!("the configuration names container images, and this binary was built without its feature `docker`");
+    }
+    Ok((Arc::new(process), warnings))
+}
+
+/// What the executor of containers is opened with.
+#[cfg(feature = "docker")]
+fn docker_settings(settings: &Settings, images: &Images) -> anyhow::Result<DockerSettings> {
+    use crate::config;
+    use crate::executor::docker::{InstanceLimits, Pull, Registry};
+
+    let binary = std::env::current_exe().context("can't find this program's own file")?;
+    let docker = &settings.docker;
+    let registry = |registry: &config::Registry| Registry {
+        host: registry.host.clone(),
+        username: registry.username.clone(),
+        password_file: registry.password_file.clone(),
+    };
+    Ok(DockerSettings {
+        pull: match docker.pull {
+            config::Pull::Never => Pull::Never,
+            config::Pull::IfMissing => Pull::IfMissing,
+            config::Pull::Always => Pull::Always,
+        },
+        pull_timeout: Duration::from_secs(docker.pull_timeout_seconds),
+        registries: settings.registries.iter().map(registry).collect(),
+        network: docker.network.clone(),
+        instance_limits: match docker.instance_limits {
+            config::InstanceLimits::Cap => InstanceLimits::Cap,
+            config::InstanceLimits::Enforce => InstanceLimits::Enforce,
+            config::InstanceLimits::Ignore => InstanceLimits::Ignore,
+        },
+        reserve_memory: docker.reserve_memory_mib << 20,
+        gpus: docker.gpus,
+        init: docker.init,
+        log_driver: docker.log_driver.clone(),
+        max_log_bytes: docker.log_cap_mib << 20,
+        max_disk_bytes: Some(docker.max_disk_gib << 30).filter(|bytes| *bytes > 0),
+        max_output: (settings.artifacts.max_gib << 30, settings.artifacts.max_files),
+        max_processes: Some(docker.max_processes).filter(|processes| *processes > 0),
+        patience: Duration::from_secs(docker.patience_seconds),
+        ..DockerSettings::new(settings.data_dir.clone(), binary, images.clone(), docker.address.clone())
+    })
 }
 
 /// What the executor is opened with.

@@ -191,21 +191,30 @@ impl Loaded {
         if settings.process.log_cap_mib == 0 {
             return Err(invalid("process.log_cap_mib", "at least 1 MiB of log has to be kept"));
         }
+        if settings.docker.log_cap_mib == 0 {
+            return Err(invalid("docker.log_cap_mib", "at least 1 MiB of log has to be kept"));
+        }
+        if !["unix://", "tcp://", "http://"].iter().any(|scheme| settings.docker.address.starts_with(scheme)) {
+            return Err(invalid("docker.address", "it begins with unix:// or tcp://"));
+        }
         if settings.artifacts.max_gib == 0 {
             return Err(invalid("artifacts.max_gib", "at least 1 GiB has to be taken"));
         }
         if settings.artifacts.max_files == 0 {
             return Err(invalid("artifacts.max_files", "at least one file has to be taken"));
         }
-        if let Some((key, _)) =
-            [("artifacts.max_gib", settings.artifacts.max_gib), ("process.max_disk_gib", settings.process.max_disk_gib)]
-                .into_iter()
-                .find(|(_, gib)| *gib > MAX_GIB)
-        {
+        let sizes = [
+            ("artifacts.max_gib", settings.artifacts.max_gib),
+            ("process.max_disk_gib", settings.process.max_disk_gib),
+            ("docker.max_disk_gib", settings.docker.max_disk_gib),
+        ];
+        if let Some((key, _)) = sizes.into_iter().find(|(_, gib)| *gib > MAX_GIB) {
             return Err(invalid(key, &format!("no disk is larger than {MAX_GIB} GiB")));
         }
-        if let Some(image) = settings.images.iter().find(|image| image.command.is_empty()) {
-            return Err(invalid("images", &format!("the image {} has an empty command", image.name)));
+        let one_of = |image: &&super::Image| image.command.is_empty() == image.docker_image.is_empty();
+        if let Some(image) = settings.images.iter().find(one_of) {
+            let why = format!("the image {} needs either a command or a docker_image", image.name);
+            return Err(invalid("images", &why));
         }
         if let Some(fault) = settings.buckets.iter().find_map(Bucket::fault) {
             return Err(invalid("buckets", &fault));
@@ -306,6 +315,10 @@ fn fill_in(settings: &mut Settings, environment: &Environment) {
         let file = settings.data_dir.join("tunesmith.db");
         settings.database_url = DatabaseUrl::new(format!("sqlite://{}", file.display()));
     }
+    if settings.docker.address.is_empty() {
+        let given = environment.get("DOCKER_HOST").and_then(|address| address.to_str());
+        given.unwrap_or("unix:///var/run/docker.sock").clone_into(&mut settings.docker.address);
+    }
     if settings.max_running == 0 {
         settings.max_running = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     }
@@ -318,6 +331,9 @@ fn resolve_beside(settings: &mut Settings, folder: &Path) {
     }
     for mapping in &mut settings.s3 {
         mapping.path = folder.join(&mapping.path);
+    }
+    for registry in &mut settings.registries {
+        registry.password_file = folder.join(&registry.password_file);
     }
     for image in &mut settings.images {
         for (position, word) in image.command.iter_mut().enumerate() {

@@ -41,6 +41,10 @@ pub struct Settings {
     pub artifacts: Artifacts,
     /// Training programs as processes of this machine.
     pub process: Process,
+    /// Training programs as containers.
+    pub docker: Docker,
+    /// Who to be to which registry.
+    pub registries: Vec<Registry>,
     /// The server's own log.
     pub log: Log,
     /// What a request may name as its `TrainingImage`.
@@ -91,6 +95,76 @@ pub struct Process {
     pub max_processes: u64,
 }
 
+/// `[docker]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Docker {
+    /// `unix://…` or `tcp://…`; never empty once loaded.
+    pub address: String,
+    /// Glob patterns of image references that need no `[[images]]` entry.
+    pub images: Vec<String>,
+    /// When images are pulled.
+    pub pull: Pull,
+    /// How long a pull may take.
+    pub pull_timeout_seconds: u64,
+    /// The network of containers without network isolation.
+    pub network: String,
+    /// What an instance type means.
+    pub instance_limits: InstanceLimits,
+    /// Memory of the machine that containers do not get, MiB.
+    pub reserve_memory_mib: u64,
+    /// GPUs of the daemon's machine.
+    pub gpus: u32,
+    /// Whether the first process of a container is the daemon's `init`.
+    pub init: bool,
+    /// Where the daemon keeps output until it is fetched.
+    pub log_driver: String,
+    /// Log kept of one attempt, MiB.
+    pub log_cap_mib: u64,
+    /// Disk that one attempt may take, GiB; 0 for what its request asks for.
+    pub max_disk_gib: u64,
+    /// Processes and threads of one attempt; 0 for no limit.
+    pub max_processes: u64,
+    /// How long a daemon may be out of reach before what it runs counts as lost.
+    pub patience_seconds: u64,
+}
+
+/// When images are pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pull {
+    /// Never: what is not there is the request's fault.
+    Never,
+    /// Where it is not there.
+    IfMissing,
+    /// Before each attempt.
+    Always,
+}
+
+/// What becomes of an instance type that the machine is too small for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceLimits {
+    /// The container gets what there is.
+    Cap,
+    /// The training job fails.
+    Enforce,
+    /// Containers have no such limits at all.
+    Ignore,
+}
+
+/// `[[registries]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// As references begin, such as `registry.example.com:5000`; `docker.io` for references without a host.
+    pub host: String,
+    /// Who.
+    pub username: String,
+    /// A file that holds the password; read at each pull.
+    pub password_file: PathBuf,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,14 +185,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[[images]]`: a name for a program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// `[[images]]`: a name for a program of this machine or for a container image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// An image name, or a glob pattern over image names.
     pub name: String,
-    /// The program and its first arguments.
+    /// The program and its first arguments; empty for a container image.
+    #[serde(default)]
     pub command: Vec<String>,
+    /// The reference of a container image; empty for a program.
+    #[serde(default)]
+    pub docker_image: String,
+    /// Whether a container can write to `/opt/ml` and `/tmp` alone.
+    #[serde(default)]
+    pub read_only_root: bool,
     /// What requests without metric definitions of their own get.
     #[serde(default)]
     pub metric_definitions: Vec<Metric>,
@@ -160,6 +241,8 @@ impl Default for Settings {
             quotas: Quotas::default(),
             artifacts: Artifacts::default(),
             process: Process::default(),
+            docker: Docker::default(),
+            registries: Vec::new(),
             log: Log::default(),
             images: Vec::new(),
             s3: Vec::new(),
@@ -184,6 +267,27 @@ impl Default for Artifacts {
 impl Default for Process {
     fn default() -> Self {
         Self { run_as: String::new(), allow_root: false, log_cap_mib: 1024, max_disk_gib: 100, max_processes: 4096 }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            address: String::new(),
+            images: Vec::new(),
+            pull: Pull::IfMissing,
+            pull_timeout_seconds: 1800,
+            network: "bridge".to_owned(),
+            instance_limits: InstanceLimits::Cap,
+            reserve_memory_mib: 512,
+            gpus: 0,
+            init: true,
+            log_driver: "local".to_owned(),
+            log_cap_mib: 1024,
+            max_disk_gib: 100,
+            max_processes: 4096,
+            patience_seconds: 60,
+        }
     }
 }
 

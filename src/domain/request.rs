@@ -160,6 +160,8 @@ pub struct TrainingDefinition {
     pub checkpoint_config: Option<CheckpointConfig>,
     /// How often an infrastructure fault is tried again.
     pub retry_strategy: Option<RetryStrategy>,
+    /// Whether a training job has no network.
+    pub enable_network_isolation: Option<bool>,
 }
 
 /// `HyperParameterAlgorithmSpecification`.

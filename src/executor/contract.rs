@@ -113,10 +113,15 @@ pub fn config_files(spec: &AttemptSpec, machine: &Machine) -> [(&'static str, St
 ///
 /// # Errors
 /// A text for the user where the job's own `Environment` holds a variable that no job may set.
-pub fn environment(spec: &AttemptSpec, machine: &Machine, root: &str) -> Result<BTreeMap<String, String>, String> {
+pub fn environment(
+    spec: &AttemptSpec,
+    machine: &Machine,
+    root: &str,
+    code: Code,
+) -> Result<BTreeMap<String, String>, String> {
     let mut env = toolkit_variables(spec, machine, root);
     for (name, value) in &spec.environment {
-        if let Some(why) = refused_variable(name) {
+        if let Some(why) = refused_variable(name, code) {
             return Err(format!("the environment variable {name} cannot be set by a job: {why}"));
         }
         if value.contains('\0') {
@@ -130,13 +135,23 @@ pub fn environment(spec: &AttemptSpec, machine: &Machine, root: &str) -> Result<
     Ok(env)
 }
 
+/// Whose code a training program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The server's owner chose the command, and a request may not make it run something else.
+    OfTheOwner,
+    /// A container image: all its code runs in there, whatever the environment makes of it.
+    OfTheImage,
+}
+
 /// Why a job may not set an environment variable of this name; none where it may.
 #[must_use]
-pub fn refused_variable(name: &str) -> Option<&'static str> {
+pub fn refused_variable(name: &str, code: Code) -> Option<&'static str> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Some("a name is not empty and holds neither `=` nor NUL");
     }
-    if !HARMLESS.contains(&name)
+    if code == Code::OfTheOwner
+        && !HARMLESS.contains(&name)
         && (CODE_NAMES.contains(&name) || CODE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
     {
         return Some("it decides what code programs load and run");
@@ -277,6 +292,7 @@ mod tests {
             checkpoints: None,
             volume_bytes: None,
             instance_type: Some("ml.m5.large".into()),
+            network_isolation: false,
             max_runtime_ms: 1000,
             stop_grace_ms: 1000,
         }
@@ -299,7 +315,7 @@ mod tests {
         ]
         .map(|(name, value)| (name.into(), value.into()))
         .into();
-        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        let env = environment(&spec, &MACHINE, ROOT, Code::OfTheOwner).unwrap();
         let hps =
             r#"{"layers":[1,2],"nest":{"a":1,"b":"x"},"none":null,"opt":"adam","plain":"adam","rate":0.5,"v":true}"#;
         assert_eq!(env["SM_HPS"], hps);
@@ -331,7 +347,7 @@ mod tests {
         assert!(resources.contains(r#""current_host":"algo-1""#), "{resources}");
         assert_eq!(inputs, r#"{"train":{"TrainingInputMode":"File"}}"#);
 
-        let env = environment(&spec(), &MACHINE, ROOT).unwrap();
+        let env = environment(&spec(), &MACHINE, ROOT, Code::OfTheOwner).unwrap();
         assert_eq!(env["SM_HPS"], r#"{"batch-size":256,"opt":"adam"}"#);
         assert_eq!(env["SM_HP_BATCH-SIZE"], "256");
         assert_eq!(env["SM_CHANNEL_TRAIN"], "/opt/ml/input/data/train");
@@ -344,7 +360,7 @@ mod tests {
         let kept =
             ["SM_MODEL_DIR", "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONHASHSEED", "RAY_x", "HOMEPAGE"];
         spec.environment = kept.map(|name| (name.to_owned(), "/m".to_owned())).into();
-        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        let env = environment(&spec, &MACHINE, ROOT, Code::OfTheOwner).unwrap();
         assert!(kept.iter().all(|name| env[*name] == "/m"), "{env:?}");
         for name in [
             "LD_PRELOAD",
@@ -377,7 +393,7 @@ mod tests {
             "A\0",
         ] {
             spec.environment = [(name.to_owned(), "x".to_owned())].into();
-            assert!(environment(&spec, &MACHINE, ROOT).is_err(), "{name:?}");
+            assert!(environment(&spec, &MACHINE, ROOT, Code::OfTheOwner).is_err(), "{name:?}");
         }
     }
 
@@ -385,7 +401,7 @@ mod tests {
     fn a_variable_too_long_for_a_program_is_left_out() {
         let mut spec = spec();
         spec.hyperparameters = (0..100).map(|i| (format!("h{i}"), "x".repeat(2500))).collect();
-        let env = environment(&spec, &MACHINE, ROOT).unwrap();
+        let env = environment(&spec, &MACHINE, ROOT, Code::OfTheOwner).unwrap();
         assert!(!env.contains_key("SM_HPS") && env.contains_key("SM_HP_H99"));
     }
 }

@@ -5,13 +5,20 @@
 //! attempts should exist is the scheduler's to decide, from rows.
 
 pub mod contract;
+mod disk_bound;
+#[cfg(feature = "docker")]
+pub mod docker;
+mod folder;
 pub mod images;
 pub mod log_format;
+mod paths;
 pub mod process;
+#[cfg(feature = "docker")]
+pub mod side_by_side;
 pub mod simulated;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +49,8 @@ pub struct AttemptSpec {
     pub checkpoints: Option<CheckpointSpec>,
     /// Such as `ml.m5.large`.
     pub instance_type: Option<String>,
+    /// Whether it may have no network at all.
+    pub network_isolation: bool,
     /// Disk that the request asks for, bytes; none where it leaves that to the executor.
     pub volume_bytes: Option<u64>,
     /// How long it may run before the stop sequence.
@@ -68,6 +77,46 @@ pub struct CheckpointSpec {
     pub source: PathBuf,
     /// The job's path, `/opt/ml/checkpoints` by default.
     pub target: PathBuf,
+}
+
+impl AttemptSpec {
+    /// Sees that every channel can be a folder.
+    fn check_channels(&self) -> Result<(), ExecutorError> {
+        match self.channels.iter().find(|channel| !is_plain_name(&channel.name)) {
+            Some(ChannelSpec { name, .. }) => {
+                Err(ExecutorError::Client(format!("the channel name {name:?} cannot be a folder")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name that is one folder, here, and visible.
+fn is_plain_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let one_normal = matches!(components.next(), Some(Component::Normal(only)) if only == name);
+    one_normal && components.next().is_none() && name.len() <= 255 && !name.contains(['\\', '\0'])
+}
+
+impl CheckpointSpec {
+    /// The path relative to `/opt/ml`, where it may be there.
+    fn within_root(&self) -> Result<PathBuf, ExecutorError> {
+        let refused = |why: &str| {
+            let target = self.target.display();
+            Err(ExecutorError::Client(format!("checkpoints cannot be at {target}: {why}")))
+        };
+        let Ok(within) = self.target.strip_prefix(contract::ROOT) else {
+            return refused("choose a folder within /opt/ml, such as /opt/ml/checkpoints");
+        };
+        let mut components = within.components();
+        if !components.clone().all(|component| matches!(component, Component::Normal(_))) {
+            return refused("the path holds `..`");
+        }
+        match components.next().and_then(|first| first.as_os_str().to_str()) {
+            None | Some("input" | "model" | "output" | "tmp") => refused("the service uses that folder itself"),
+            Some(_) => Ok(within.to_owned()),
+        }
+    }
 }
 
 /// What an executor knows of an attempt.

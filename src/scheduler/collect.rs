@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::outcome::ExitCause;
 use crate::domain::status::SecondaryStatus;
-use crate::executor::{LogRecord, Stream, log_format};
+use crate::executor::{ExecutorError, LogRecord, Stream, log_format};
 use crate::objects::ObjectsError;
 use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::reading::Reading;
@@ -29,7 +29,7 @@ enum Failure {
     #[error(transparent)]
     Objects(#[from] ObjectsError),
     #[error(transparent)]
-    Executor(#[from] crate::executor::ExecutorError),
+    Executor(#[from] ExecutorError),
     #[error("the output folder could not be read")]
     Folder(#[from] std::io::Error),
 }
@@ -42,7 +42,11 @@ impl Failure {
 
     /// Whether the program is to blame: what it left cannot be stored, however often that is tried.
     fn is_the_jobs_own(&self) -> bool {
-        matches!(self, Self::Objects(error) if !error.is_infrastructure())
+        match self {
+            Self::Objects(error) => !error.is_infrastructure(),
+            Self::Executor(error) => matches!(error, ExecutorError::Client(_)),
+            Self::Folder(_) => false,
+        }
     }
 }
 

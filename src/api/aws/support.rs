@@ -333,8 +333,8 @@ mod tests {
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"ResourceConfig": {"InstanceCount": 2}, "EnableNetworkIsolation": true}})),
-            @"Value '2' at 'trainingJobDefinition.resourceConfig.instanceCount' is not supported yet. Use 1. Value 'true' at 'trainingJobDefinition.enableNetworkIsolation' is not supported yet. Use false: a training process has the network of its machine."
+            text(json!({"TrainingJobDefinition": {"ResourceConfig": {"InstanceCount": 2}, "EnableManagedSpotTraining": true}})),
+            @"Value '2' at 'trainingJobDefinition.resourceConfig.instanceCount' is not supported yet. Use 1. Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity."
         );
         insta::assert_snapshot!(
             text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "ShuffleConfig": {"Seed": 1}}]}})),

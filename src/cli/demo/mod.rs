@@ -98,7 +98,7 @@ fn settings(arguments: &DemoArgs, folder: &Path) -> anyhow::Result<Settings> {
         images: vec![Image {
             name: IMAGE.to_owned(),
             command: vec![program, TRAINER_COMMAND.to_owned()],
-            metric_definitions: Vec::new(),
+            ..Image::default()
         }],
         ..Settings::default()
     };

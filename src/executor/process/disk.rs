@@ -17,7 +17,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use serde::{Deserialize, Serialize};
 
-use super::sandbox::open_without_links;
+use crate::executor::disk_bound::DiskBound;
+use crate::executor::paths::open_without_links;
 
 /// How often to look, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,18 +39,8 @@ pub(super) struct DiskLimit {
     /// Everything it writes to.
     pub(super) folders: Vec<PathBuf>,
     /// All of them together.
-    pub(super) bytes: u64,
-    /// What to change.
-    pub(super) advice: String,
-}
-
-impl DiskLimit {
-    /// What to tell whoever asked for the training job.
-    pub(super) fn message(&self) -> String {
-        let gib = self.bytes >> 30;
-        let size = if gib << 30 == self.bytes { format!("{gib} GiB") } else { format!("{} bytes", self.bytes) };
-        format!("the training job used more than {size} of disk: {}", self.advice)
-    }
+    #[serde(flatten)]
+    pub(super) bound: DiskBound,
 }
 
 /// The looks at one attempt's folders.
@@ -115,7 +106,7 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     fn new(limit: &'a DiskLimit) -> Self {
-        Self { left: limit.bytes, linked: HashSet::new(), open: Vec::new(), folders: limit.folders.iter() }
+        Self { left: limit.bound.bytes, linked: HashSet::new(), open: Vec::new(), folders: limit.folders.iter() }
     }
 
     fn go_on(&mut self, until: Instant) -> Seen {
@@ -192,7 +183,7 @@ mod tests {
 
     fn limit(folders: &[&std::path::Path], bytes: u64) -> DiskLimit {
         let folders = folders.iter().map(|folder| folder.canonicalize().unwrap()).collect();
-        DiskLimit { folders, bytes, advice: "write less".into() }
+        DiskLimit { folders, bound: DiskBound { bytes, advice: "write less".into() } }
     }
 
     /// Whether one whole look, in however many turns, finds it over its limit.

@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -16,11 +16,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
 use super::disk::DiskLimit;
-use super::folder::Folder;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
-use super::sandbox::open_without_links;
 use super::strays;
-use crate::executor::contract::{self, Machine};
+use crate::executor::contract::{self, Code, Machine};
+use crate::executor::disk_bound::DiskBound;
+use crate::executor::folder::Folder;
+use crate::executor::paths::open_without_links;
 use crate::executor::{AttemptSpec, ExecutorError};
 
 /// Folders of `/opt/ml` that the program may write to; `""` is `/opt/ml` itself.
@@ -60,14 +61,10 @@ impl Launch {
         command: &[String],
         folder: &Folder,
     ) -> Result<Self, ExecutorError> {
-        for channel in &spec.channels {
-            if !is_plain_name(&channel.name) {
-                return Err(ExecutorError::Client(format!("the channel name {:?} cannot be a folder", channel.name)));
-            }
-        }
+        spec.check_channels()?;
         let checkpoints = match &spec.checkpoints {
             None => None,
-            Some(checkpoints) => Some((within_root(&checkpoints.target)?, checkpoints.source.clone())),
+            Some(checkpoints) => Some((checkpoints.within_root()?, checkpoints.source.clone())),
         };
         let own_root = folder.ml().to_string_lossy().into_owned();
         let root = if common.sandbox.is_some() { contract::ROOT } else { &own_root };
@@ -76,7 +73,8 @@ impl Launch {
                 .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         environment.insert("TMPDIR".into(), format!("{root}/tmp"));
-        environment.extend(contract::environment(spec, &common.machine, root).map_err(ExecutorError::Client)?);
+        let given = contract::environment(spec, &common.machine, root, Code::OfTheOwner);
+        environment.extend(given.map_err(ExecutorError::Client)?);
         environment.insert(strays::MARK.into(), spec.id.to_string());
         let mut command = command.to_vec();
         command.push("train".into());
@@ -182,12 +180,10 @@ impl Launch {
 /// The smaller of what the request asks for and what the server allows, over the attempt's folder (with its log) and its
 /// checkpoints.
 fn disk_limit(common: &Common, spec: &AttemptSpec, folder: &Folder) -> Option<DiskLimit> {
-    let asked = spec.volume_bytes.map(|bytes| (bytes, "ask for a larger VolumeSizeInGB, or write less"));
-    let allowed = common.max_disk_bytes.map(|bytes| (bytes, "write less, or raise process.max_disk_gib of the server"));
-    let (bytes, advice) = asked.into_iter().chain(allowed).min_by_key(|(bytes, _)| *bytes)?;
+    let bound = DiskBound::of(spec.volume_bytes, common.max_disk_bytes, "process.max_disk_gib")?;
     let checkpoints = spec.checkpoints.iter().map(|checkpoints| checkpoints.source.clone());
     let folders = std::iter::once(folder.path().to_owned()).chain(checkpoints).collect();
-    Some(DiskLimit { folders, bytes, advice: advice.to_owned() })
+    Some(DiskLimit { folders, bound })
 }
 
 fn binds(folder: &Folder, channels: &[(String, PathBuf)], checkpoints: Option<&(PathBuf, PathBuf)>) -> Vec<Bind> {
@@ -208,32 +204,6 @@ fn binds(folder: &Folder, channels: &[(String, PathBuf)], checkpoints: Option<&(
 
 fn file_name(source: &Path) -> &Path {
     source.file_name().map_or(Path::new("data"), Path::new)
-}
-
-/// The path of a checkpoint folder relative to `/opt/ml`.
-fn within_root(target: &Path) -> Result<PathBuf, ExecutorError> {
-    let refused = |why: &str| {
-        let target = target.display();
-        Err(ExecutorError::Client(format!("checkpoints cannot be at {target}: {why}")))
-    };
-    let Ok(within) = target.strip_prefix(contract::ROOT) else {
-        return refused("choose a folder within /opt/ml, such as /opt/ml/checkpoints");
-    };
-    let mut components = within.components();
-    if !components.clone().all(|component| matches!(component, Component::Normal(_))) {
-        return refused("the path holds `..`");
-    }
-    match components.next().and_then(|first| first.as_os_str().to_str()) {
-        None | Some("input" | "model" | "output" | "tmp") => refused("the service uses that folder itself"),
-        Some(_) => Ok(within.to_owned()),
-    }
-}
-
-/// A name that is one folder, here, and visible.
-fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let one_normal = matches!(components.next(), Some(Component::Normal(only)) if only == name);
-    one_normal && components.next().is_none() && name.len() <= 255 && !name.contains(['\\', '\0'])
 }
 
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {

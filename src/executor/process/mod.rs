@@ -4,18 +4,14 @@
 //! moment. Nothing here decides what should run.
 
 mod disk;
-mod folder;
 mod init;
 mod launch;
-mod log_writer;
 mod plan;
 mod processes;
-mod removal;
 mod sandbox;
 mod settings;
 mod strays;
 pub mod supervisor;
-mod watch;
 
 use std::collections::HashMap;
 use std::io;
@@ -26,17 +22,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
-use self::folder::{Folder, KILL, STOP, found};
 use self::launch::{Common, Launch};
 pub use self::plan::RunAs;
 use self::processes::Circumstances;
 pub use self::processes::ProcessLimit;
 pub use self::settings::{Isolation, OpenError, ProcessSettings};
-use self::watch::Watches;
 use super::contract::Machine;
-use super::images::{Images, resolve_command};
+use super::folder::{Attempts, Folder, KILL, blocking, failed, found, own_id};
+use super::images::{Images, Program, resolve_command};
 use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs};
 use crate::domain::names::AttemptId;
 
@@ -47,14 +41,12 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ProcessExecutor {
     id: String,
-    attempts: PathBuf,
-    trash: PathBuf,
+    attempts: Attempts,
     images: Images,
     commands: HashMap<String, Vec<String>>,
     common: Arc<Common>,
     isolation: Isolation,
     process_limit: ProcessLimit,
-    watches: Watches,
     /// Supervisors that this server started, to be taken in once they end.
     supervisors: Arc<Mutex<Vec<Child>>>,
 }
@@ -80,10 +72,7 @@ impl ProcessExecutor {
         let mapped = maskable(&settings, &commands);
         settings.masked.extend(mapped);
 
-        let (attempts, trash) = (settings.data_dir.join("attempts"), settings.data_dir.join("trash"));
-        for dir in [&attempts, &trash] {
-            std::fs::create_dir_all(dir).map_err(doing("making", dir))?;
-        }
+        let attempts = Attempts::open(&settings.data_dir).map_err(doing("making folders in", &settings.data_dir))?;
         let (isolation, sandbox) = probe(&settings);
         // A user of its own finds its folder along a path that others may pass, where it has no view of its own.
         let stranger = settings.run_as.filter(|user| sandbox.is_none() && user.uid != 0);
@@ -91,10 +80,7 @@ impl ProcessExecutor {
             settings::check_passage(&settings.data_dir, uid)?;
         }
         let access = std::fs::Permissions::from_mode(if stranger.is_some() { 0o711 } else { 0o700 });
-        std::fs::set_permissions(&attempts, access).map_err(doing("closing", &attempts))?;
-        // However much a job left there, it must not keep the server from starting.
-        let emptied = trash.clone();
-        std::thread::spawn(move || removal::empty(&emptied));
+        std::fs::set_permissions(attempts.path(), access).map_err(doing("closing", attempts.path()))?;
         let id = own_id(&settings.data_dir).map_err(doing("reading executor-id in", &settings.data_dir))?;
 
         let process_limit = ProcessLimit::of(Circumstances {
@@ -122,13 +108,11 @@ impl ProcessExecutor {
         Ok(Self {
             id: format!("process:{id}"),
             attempts,
-            trash,
             images: settings.images,
             commands,
             common: Arc::new(common),
             isolation,
             process_limit,
-            watches: Watches::start(),
             supervisors: Arc::default(),
         })
     }
@@ -146,7 +130,7 @@ impl ProcessExecutor {
     }
 
     fn folder(&self, id: AttemptId) -> Folder {
-        Folder::new(self.attempts.join(id.to_string()))
+        self.attempts.folder(id)
     }
 
     /// Takes in supervisors that have ended.
@@ -183,16 +167,7 @@ impl Executor for ProcessExecutor {
     }
 
     async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
-        let attempts = self.attempts.clone();
-        blocking("listing attempts".into(), move || {
-            let mut ids = Vec::new();
-            for entry in std::fs::read_dir(attempts)? {
-                ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()));
-            }
-            ids.sort_unstable();
-            Ok(ids)
-        })
-        .await
+        self.attempts.list().await
     }
 
     async fn observe(&self, id: AttemptId) -> Result<Observed, ExecutorError> {
@@ -206,21 +181,19 @@ impl Executor for ProcessExecutor {
     }
 
     async fn changed(&self, id: AttemptId, at_most: Duration) {
-        self.watches.changed(id, &self.folder(id), at_most).await;
+        self.attempts.changed(id, at_most).await;
     }
 
     async fn logs(&self, id: AttemptId, from_offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
-        let folder = self.folder(id);
-        blocking(format!("reading the log of attempt {id}"), move || folder.read_log(from_offset, max_bytes)).await
+        self.attempts.logs(id, from_offset, max_bytes).await
     }
 
     async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError> {
-        self.folder(id).request(STOP).map_err(failed(format!("stopping attempt {id}")))
+        self.attempts.stop(id)
     }
 
     async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError> {
-        let folder = self.folder(id);
-        blocking(format!("listing the log of attempt {id}"), move || folder.log_files()).await
+        self.attempts.log_files(id).await
     }
 
     async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {
@@ -237,34 +210,10 @@ impl Executor for ProcessExecutor {
 
     async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
         self.reap();
-        let (folder, trash) = (self.folder(id), self.trash.clone());
-        blocking(format!("removing attempt {id}"), move || {
-            end(id, &folder)?;
-            // In one step it is no attempt any more; half a folder would look like one that was never started.
-            let name = removal::trash_name(id);
-            match found(std::fs::rename(folder.path(), trash.join(&name)))? {
-                Some(()) => removal::remove_tree(&trash, name.as_ref()),
-                // A removal that came this far before may not have come to its end.
-                None => removal::remove_attempt(&trash, id),
-            }
-        })
-        .await?;
-        self.watches.forget(id);
-        Ok(())
+        let folder = self.folder(id);
+        blocking(format!("ending attempt {id}"), move || end(id, &folder)).await?;
+        self.attempts.discard(id).await
     }
-}
-
-/// Runs file work off the runtime's own threads.
-async fn blocking<T: Send + 'static>(
-    doing: String,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, ExecutorError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(doing))
-}
-
-fn failed(doing: String) -> impl FnOnce(io::Error) -> ExecutorError {
-    move |source| ExecutorError::Infrastructure { doing, source }
 }
 
 /// Ends an attempt that runs, without grace.
@@ -298,7 +247,8 @@ fn plain_folder(path: &Path) -> io::Result<()> {
 fn resolve_commands(settings: &ProcessSettings) -> Result<HashMap<String, Vec<String>>, OpenError> {
     let mut commands = HashMap::new();
     for image in settings.images.iter() {
-        let command = resolve_command(image, &settings.working_dir, &settings.search_path)?;
+        let Program::Command(words) = &image.program else { continue };
+        let command = resolve_command(&image.name, words, &settings.working_dir, &settings.search_path)?;
         let program = PathBuf::from(&command[0]);
         let hidden = settings.masked.iter().chain([&settings.data_dir]).find(|masked| program.starts_with(masked));
         if let (Some(by), true) = (hidden, settings.isolate) {
@@ -342,19 +292,6 @@ fn probe(settings: &ProcessSettings) -> (Isolation, Option<bool>) {
         Err(error) => format!("{} could not be run: {error}", settings.binary.display()),
     };
     (Isolation::None { why }, None)
-}
-
-/// The identity of this data directory, made on first use.
-fn own_id(data_dir: &Path) -> io::Result<Uuid> {
-    let path = data_dir.join("executor-id");
-    if let Some(text) = found(std::fs::read_to_string(&path))? {
-        return text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
-    }
-    let (id, temporary) = (Uuid::new_v4(), data_dir.join("executor-id.tmp"));
-    std::fs::write(&temporary, format!("{id}\n"))?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(temporary, path)?;
-    Ok(id)
 }
 
 fn machine() -> Machine {

@@ -5,21 +5,20 @@
 //! Processes of the host, and with them the folders they have open, cannot be seen or signalled from inside.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::plan::{Bind, RunAs, Sandbox};
 use crate::executor::contract;
+use crate::executor::paths::open_without_links;
 
 const NONE: Option<&str> = None;
 
@@ -102,29 +101,6 @@ fn provide_root() -> Result<(), SandboxError> {
         mount(Some(&source), &target, NONE, flags, NONE).map_err(|e| failed(e.into()))?;
     }
     std::fs::create_dir(root).map_err(failed)
-}
-
-/// Opens a path, as a place, on which no link stands: what was checked under this name before is what is opened now, or
-/// nothing is, whatever another job has put there since.
-pub(super) fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut parts = path.components().peekable();
-    if parts.next() != Some(Component::RootDir) {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "the path is not absolute"));
-    }
-    let mut here = open("/", flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    while let Some(part) = parts.next() {
-        let Component::Normal(name) = part else {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the path holds `..`"));
-        };
-        // On the way a link is no folder; at the end it would be opened itself.
-        let kind = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { OFlag::empty() };
-        here = openat(&here, name, flags | kind, Mode::empty())?;
-    }
-    if fstat(&here)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() {
-        return Err(nix::Error::ELOOP.into());
-    }
-    Ok(here)
 }
 
 fn bind(bind: &Bind) -> Result<(), SandboxError> {

@@ -21,16 +21,16 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 
-use super::disk::{DiskLimit, Meter};
-use super::folder::{Folder, KILL};
+use super::disk::Meter;
 use super::init::{self, Pipes, Report};
-use super::log_writer::LogWriter;
 use super::plan::Plan;
 use super::{sandbox, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::time::Timestamp;
 use crate::executor::Stream;
+use crate::executor::folder::log_writer::LogWriter;
+use crate::executor::folder::{Folder, KILL};
 
 /// How much of `/opt/ml/output/failure` is kept.
 const FAILURE_CHARACTERS: usize = 1024;
@@ -337,7 +337,7 @@ impl Attempt<'_> {
             return;
         }
         self.disk = None;
-        let Some(message) = self.plan.disk.as_ref().map(DiskLimit::message) else { return };
+        let Some(message) = self.plan.disk.as_ref().map(|disk| disk.bound.message()) else { return };
         self.log.remark(&format!("{message}: SIGKILL sent"), self.clock.now());
         self.stopping.get_or_insert(Stopping { cause: ExitCause::OverLimit { message }, kill_at: None });
         self.kill();

@@ -177,10 +177,7 @@ async fn settings_that_cannot_work_are_refused() {
         change(&mut settings);
         ProcessExecutor::open(settings).unwrap_err().to_string()
     };
-    let image = |command: &[&str]| {
-        let command = command.iter().map(ToString::to_string).collect();
-        Images::new(vec![Image { name: "i".into(), command, metric_definitions: vec![] }]).unwrap()
-    };
+    let image = |command: &[&str]| Images::new(vec![Image::command("i", command.iter().copied())]).unwrap();
     let no_program = open(&|settings| settings.images = image(&["no-such-program"]));
     assert!(no_program.contains("no-such-program"), "{no_program}");
     assert!(open(&|settings| settings.images = image(&[])).contains("is empty"));
@@ -195,7 +192,7 @@ async fn a_program_that_cannot_start_says_why() {
     let program = folder.path().join("train.sh");
     std::fs::write(&program, "#!/no/such/interpreter\n").unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let image = Image { name: "test/gone:1".into(), command: vec!["./train.sh".into()], metric_definitions: vec![] };
+    let image = Image::command("test/gone:1", ["./train.sh"]);
     let h = Harness::with(|settings| {
         settings.images = Images::new(vec![image]).unwrap();
         settings.working_dir = folder.path().into();

@@ -17,22 +17,21 @@ pub(super) async fn the_contract_is_seen_inside(h: &mut impl ExecutorHarness) {
             "cd $SM_INPUT_DIR; cat config/hyperparameters.json; echo; cat config/inputdataconfig.json; echo; \
              cat config/resourceconfig.json; echo; cat data/train/data.csv $SM_CHANNEL_TRAIN/data.csv; \
              echo $TRAINING_JOB_NAME $GREETING; test -d $SM_MODEL_DIR && test -d $SM_OUTPUT_DATA_DIR || exit 3; \
-             echo $NAME > $SM_MODEL_DIR/name; echo ready; until test -e $GO/go; do sleep 0.01; done; cat $SM_MODEL_DIR/*",
+             echo $NAME > $SM_MODEL_DIR/name; echo ready; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done; \
+             cat $SM_MODEL_DIR/*",
         );
         spec.hyperparameters.insert("lr".into(), "0.1".into());
         spec.channels.push(channel(h.scratch(), "train", &format!("rows of {name}\n")));
-        spec.environment = BTreeMap::from([
-            ("GREETING".into(), "hello world".into()),
-            ("NAME".into(), name.into()),
-            ("GO".into(), h.scratch().to_str().unwrap().into()),
-        ]);
+        spec.environment = BTreeMap::from([("GREETING".into(), "hello world".into()), ("NAME".into(), name.into())]);
         h.executor().launch(&spec).await.unwrap();
         jobs.push((name, spec));
     }
     for (_, spec) in &jobs {
         line(h.executor(), spec.id, "ready").await;
     }
-    std::fs::write(h.scratch().join("go"), "").unwrap();
+    for (_, spec) in &jobs {
+        h.tell(spec.id, "go").await;
+    }
     for (name, spec) in &jobs {
         assert_eq!(
             over(h.executor(), spec.id).await.cause,
@@ -140,21 +139,22 @@ pub(super) async fn a_stop_may_come_before_the_start(h: &mut impl ExecutorHarnes
 }
 
 pub(super) async fn launching_twice_is_once(h: &mut impl ExecutorHarness) {
-    let starts = h.scratch().join("starts");
-    std::fs::create_dir(&starts).unwrap();
-    let mut spec = script("mktemp $STARTS/XXXXXX; echo ready; until test -e $STARTS/go; do sleep 0.01; done");
-    spec.environment = BTreeMap::from([("STARTS".into(), starts.to_str().unwrap().into())]);
+    // What a second start would find of the first.
+    let spec = script(
+        "date >> $SM_MODEL_DIR/starts; echo ready; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done; \
+         wc -l < $SM_MODEL_DIR/starts",
+    );
     let executor = h.executor();
     let (a, b, c) = tokio::join!(executor.launch(&spec), executor.launch(&spec), executor.launch(&spec));
     a.and(b).and(c).unwrap();
     line(h.executor(), spec.id, "ready").await;
     h.restart().await;
     h.executor().launch(&spec).await.unwrap();
-    std::fs::write(starts.join("go"), "").unwrap();
+    h.tell(spec.id, "go").await;
     over(h.executor(), spec.id).await;
     h.executor().launch(&spec).await.unwrap();
     assert!(matches!(h.executor().observe(spec.id).await.unwrap(), Observed::Exited(_)));
-    assert_eq!(std::fs::read_dir(&starts).unwrap().count(), 2, "one start and the go");
+    assert_eq!(lines(h.executor(), spec.id).await, ["ready", "1"], "one start");
 }
 
 pub(super) async fn logs_are_read_on_from_an_offset(h: &mut impl ExecutorHarness) {
@@ -190,11 +190,7 @@ pub(super) async fn lines_of_every_kind(h: &mut impl ExecutorHarness) {
 }
 
 pub(super) async fn a_restarted_server_finds_its_attempts(h: &mut impl ExecutorHarness) {
-    let spec = script("echo before; until test -e $SM_CHANNEL_GO/go; do sleep 0.01; done; echo after");
-    let mut spec = spec;
-    let go = channel(h.scratch(), "go", "");
-    let source = go.source.clone();
-    spec.channels.push(go);
+    let spec = script("echo before; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done; echo after");
     h.executor().launch(&spec).await.unwrap();
     line(h.executor(), spec.id, "before").await;
     let seen = log(h.executor(), spec.id, 0).await;
@@ -206,7 +202,7 @@ pub(super) async fn a_restarted_server_finds_its_attempts(h: &mut impl ExecutorH
     assert_eq!(h.executor().list().await.unwrap(), [spec.id]);
     let observed = h.executor().observe(spec.id).await.unwrap();
     assert!(matches!(observed, Observed::Running { started_at: Some(_) }), "{observed:?}");
-    std::fs::write(source.join("go"), "").unwrap();
+    h.tell(spec.id, "go").await;
     assert_eq!(over(h.executor(), spec.id).await.cause, ExitCause::Exited { code: 0 });
     let rest: Vec<_> = log(h.executor(), spec.id, next).await.into_iter().map(|record| record.line).collect();
     assert_eq!((seen.len(), rest), (1, vec![b"after".to_vec()]));
@@ -264,8 +260,15 @@ pub(super) async fn odd_requests_are_refused(h: &mut impl ExecutorHarness) {
         refused(&spec).await;
     }
     let mut spec = script("");
-    spec.environment = BTreeMap::from([("LD_PRELOAD".into(), "/tmp/x.so".into())]);
+    spec.environment = BTreeMap::from([("TRAINING_JOB_NAME".into(), "another".into())]);
     refused(&spec).await;
+}
+
+pub(super) async fn code_of_the_jobs_own_is_refused(h: &mut impl ExecutorHarness) {
+    let mut spec = script("");
+    spec.environment = BTreeMap::from([("LD_PRELOAD".into(), "/tmp/x.so".into())]);
+    let error = h.executor().launch(&spec).await.unwrap_err();
+    assert!(matches!(error, ExecutorError::Client(_)), "{error}");
 }
 
 pub(super) async fn outputs_are_found(h: &mut impl ExecutorHarness) {
@@ -327,14 +330,11 @@ pub(super) async fn many_attempts_at_once(h: &mut impl ExecutorHarness) {
 }
 
 pub(super) async fn changes_wake_early(h: &mut impl ExecutorHarness) {
-    let mut spec = script("echo ready; until test -e $SM_CHANNEL_GO/go; do sleep 0.01; done");
-    let go = channel(h.scratch(), "go", "");
-    let source = go.source.clone();
-    spec.channels.push(go);
+    let spec = script("echo ready; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done");
     h.executor().launch(&spec).await.unwrap();
     line(h.executor(), spec.id, "ready").await;
     let ended = async {
-        std::fs::write(source.join("go"), "").unwrap();
+        h.tell(spec.id, "go").await;
         while !matches!(h.executor().observe(spec.id).await.unwrap(), Observed::Exited(_)) {
             // Longer than the test may take: only a wake-up ends it.
             h.executor().changed(spec.id, Duration::from_hours(1)).await;

@@ -50,8 +50,7 @@ impl World {
         let clock = Clock::manual(Timestamp(1_700_000_000_000));
         let sim = Simulated::new("simulated:1", clock.clone(), folder.path().join("sim"), author);
         let objects = Arc::new(Objects::new(folder.path().join("s3"), Vec::new()).unwrap());
-        let image =
-            Image { name: "local/sim:1".into(), command: vec!["/bin/true".into()], metric_definitions: Vec::new() };
+        let image = Image::command("local/sim:1", ["/bin/true"]);
         let faults = Arc::<Faults>::default();
         let app = App {
             db: database.db.clone(),

@@ -53,8 +53,8 @@ impl TestApp {
         let database = TestDb::new(engine).await;
         let loss = MetricDefinition { name: "loss".into(), regex: "loss=([0-9.]+)".into() };
         let images = vec![
-            Image { name: "local/plain:1".into(), command: vec!["true".into()], metric_definitions: vec![] },
-            Image { name: "local/metrics:1".into(), command: vec!["true".into()], metric_definitions: vec![loss] },
+            Image::command("local/plain:1", ["true"]),
+            Image { metric_definitions: vec![loss], ..Image::command("local/metrics:1", ["true"]) },
         ];
         let executor = Arc::new(Idle::default());
         let app = App {

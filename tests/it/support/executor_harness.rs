@@ -14,12 +14,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One executor under test.
 pub(crate) trait ExecutorHarness {
+    /// With the settings that tests share.
+    async fn fresh() -> Self;
     /// The executor.
     fn executor(&self) -> &dyn Executor;
     /// Forgets the executor and opens it again, as a restarted server does.
     async fn restart(&mut self);
     /// A folder of the test's own, for channels and checkpoints.
     fn scratch(&self) -> &Path;
+    /// Makes an empty file of a name in the running attempt's `$SM_OUTPUT_DIR`.
+    async fn tell(&self, id: AttemptId, name: &str);
 }
 
 /// An attempt that runs a shell script.
@@ -34,6 +38,7 @@ pub(crate) fn script(text: &str) -> AttemptSpec {
         channels: Vec::new(),
         checkpoints: None,
         instance_type: Some("ml.m5.large".into()),
+        network_isolation: false,
         volume_bytes: None,
         max_runtime_ms: 60_000,
         stop_grace_ms: 30_000,
@@ -75,7 +80,8 @@ pub(crate) async fn line(executor: &dyn Executor, id: AttemptId, wanted: &str) {
         }
         offset = chunk.next_offset;
     }
-    unreachable!("no line {wanted:?} appeared");
+    let last = log(executor, id, 0).await.pop().map(|record| String::from_utf8_lossy(&record.line).into_owned());
+    unreachable!("no line {wanted:?} appeared; the last is {last:?}");
 }
 
 /// The log from an offset on.
@@ -103,6 +109,7 @@ pub(crate) mod process {
     use std::path::Path;
 
     use tempfile::TempDir;
+    use tunesmith::domain::names::AttemptId;
     use tunesmith::executor::Executor;
     use tunesmith::executor::images::{Image, Images};
     use tunesmith::executor::process::{ProcessExecutor, ProcessSettings};
@@ -125,11 +132,8 @@ pub(crate) mod process {
         /// With settings changed.
         pub(crate) fn with(change: impl FnOnce(&mut ProcessSettings)) -> Self {
             let scratch = TempDir::new().unwrap();
-            let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"].map(str::to_owned).into();
-            let images = vec![
-                Image { name: "test/sh:1".into(), command, metric_definitions: vec![] },
-                Image { name: "test/true:1".into(), command: vec!["true".into()], metric_definitions: vec![] },
-            ];
+            let command = ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"];
+            let images = vec![Image::command("test/sh:1", command), Image::command("test/true:1", ["true"])];
             let data_dir = scratch.path().join("data");
             let binary = env!("CARGO_BIN_EXE_tunesmith").into();
             let mut settings = ProcessSettings::new(data_dir, binary, Images::new(images).unwrap());
@@ -140,6 +144,10 @@ pub(crate) mod process {
     }
 
     impl ExecutorHarness for Harness {
+        async fn fresh() -> Self {
+            Self::start()
+        }
+
         fn executor(&self) -> &dyn Executor {
             &self.executor
         }
@@ -150,6 +158,11 @@ pub(crate) mod process {
 
         fn scratch(&self) -> &Path {
             self.scratch.path()
+        }
+
+        async fn tell(&self, id: AttemptId, name: &str) {
+            let output = self.settings.data_dir.join("attempts").join(id.to_string()).join("ml/output");
+            std::fs::write(output.join(name), "").unwrap();
         }
     }
 
@@ -163,6 +176,10 @@ pub(crate) mod process {
     }
 
     impl ExecutorHarness for Plain {
+        async fn fresh() -> Self {
+            Self::start()
+        }
+
         fn executor(&self) -> &dyn Executor {
             self.0.executor()
         }
@@ -173,6 +190,10 @@ pub(crate) mod process {
 
         fn scratch(&self) -> &Path {
             self.0.scratch()
+        }
+
+        async fn tell(&self, id: AttemptId, name: &str) {
+            self.0.tell(id, name).await;
         }
     }
 
@@ -197,3 +218,7 @@ pub(crate) mod process {
 pub(crate) mod plain_process {
     pub(crate) use super::process::Plain as Harness;
 }
+
+/// The Docker executor.
+#[cfg(feature = "docker")]
+pub(crate) use super::docker;

@@ -1,5 +1,8 @@
 //! Tuning over HTTP with a real program that trains for several epochs: Hyperband, early stopping and Bayesian search.
 
+#[cfg(feature = "docker")]
+mod docker;
+
 use serde_json::{Value, json};
 use tunesmith::domain::names::Scope;
 use tunesmith::scheduler::study::replay;

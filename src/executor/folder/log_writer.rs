@@ -1,12 +1,13 @@
-//! From the bytes of two pipes to stamped records in capped segments.
+//! From the bytes of two streams to stamped records in capped segments.
 //!
 //! Invariant: taking bytes never fails and never waits for a reader: past the cap, or once the disk refuses, output is
-//! read and dropped behind one mark. Memory is bounded: one line piece a stream and one batch.
+//! read and dropped behind one mark. Memory is bounded: one line piece a stream and one batch. Where the bytes come from,
+//! and what is needed to go on after an end in the middle, is left to others.
 
 use std::fs::File;
 use std::io::{self, Write};
 
-use super::folder::Folder;
+use super::Folder;
 use crate::domain::time::Timestamp;
 use crate::executor::{Stream, log_format};
 
@@ -17,7 +18,7 @@ const TAIL: usize = 2048;
 
 /// The log of one attempt.
 #[derive(Debug)]
-pub(super) struct LogWriter {
+pub(in crate::executor) struct LogWriter {
     folder: Folder,
     segment: Option<File>,
     segment_bytes: u64,
@@ -28,12 +29,12 @@ pub(super) struct LogWriter {
     batch: Vec<u8>,
     stdout: Splitter,
     stderr: Splitter,
-    tail: Vec<u8>,
+    tail: Tail,
 }
 
 impl LogWriter {
     /// Nothing is created before the first record.
-    pub(super) fn new(folder: Folder, max_segment: u64, cap: u64) -> Self {
+    pub(in crate::executor) fn new(folder: Folder, max_segment: u64, cap: u64) -> Self {
         Self {
             folder,
             segment: None,
@@ -45,34 +46,87 @@ impl LogWriter {
             batch: Vec::new(),
             stdout: Splitter::default(),
             stderr: Splitter::default(),
-            tail: Vec::new(),
+            tail: Tail::default(),
         }
+    }
+
+    /// A log that goes on where its segments end, of which the last begins at `last` and all of them hold `total`.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn resume(mut self, last: u64, total: u64) -> io::Result<Self> {
+        if total > 0 {
+            self.segment = Some(File::options().append(true).open(self.folder.log(last))?);
+            self.segment_bytes = total - last;
+            self.total = total;
+        }
+        Ok(self)
     }
 
     /// Takes bytes of a stream as they were read.
-    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
+    pub(in crate::executor) fn take(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
         if stream == Stream::Stderr {
-            self.keep_tail(bytes);
+            self.tail.take(bytes);
         }
-        if self.closed {
-            return;
+        self.add(stream, bytes, now);
+        self.flush(now);
+    }
+
+    /// As `take`, to be written with what comes after it. False where nothing more is taken.
+    pub(in crate::executor) fn add(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) -> bool {
+        if !self.closed {
+            let splitter = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
+            let batch = &mut self.batch;
+            splitter.split(bytes, |line| log_format::write_line(now, stream, line, batch));
         }
+        !self.closed
+    }
+
+    /// Bytes of a stream that are in no record yet, and whether the last one taken may be half a line end.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn pending(&self, stream: Stream) -> (usize, bool) {
+        let splitter = if stream == Stream::Stderr { &self.stderr } else { &self.stdout };
+        (splitter.partial.len(), splitter.after_return)
+    }
+
+    /// Says that a `\r` was the last that a stream brought before this log went on.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn after_return(&mut self, stream: Stream) {
         let splitter = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
-        let batch = &mut self.batch;
-        splitter.split(bytes, |line| log_format::write_line(now, stream, line, batch));
-        self.write_batch(now);
+        splitter.after_return = true;
+    }
+
+    /// How long the log will be with what waits to be written, and how much that is.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn lengths(&self) -> (u64, usize) {
+        (self.total + self.batch.len() as u64, self.batch.len())
+    }
+
+    /// Whether output is only dropped any more.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Adds a remark of the service's own.
-    pub(super) fn remark(&mut self, text: &str, now: Timestamp) {
+    pub(in crate::executor) fn remark(&mut self, text: &str, now: Timestamp) {
+        self.add_remark(text, now);
+        self.flush(now);
+    }
+
+    /// As `remark`, to be written with what comes after it.
+    pub(in crate::executor) fn add_remark(&mut self, text: &str, now: Timestamp) {
         if !self.closed {
             log_format::write_line(now, Stream::Service, text.as_bytes(), &mut self.batch);
-            self.write_batch(now);
         }
     }
 
     /// Writes what is left of lines without an end.
-    pub(super) fn finish(&mut self, now: Timestamp) {
+    pub(in crate::executor) fn finish(&mut self, now: Timestamp) {
+        self.end_lines(now);
+        self.flush(now);
+    }
+
+    /// As `finish`, to be written with what comes after it.
+    pub(in crate::executor) fn end_lines(&mut self, now: Timestamp) {
         if self.closed {
             return;
         }
@@ -82,36 +136,21 @@ impl LogWriter {
                 splitter.partial.clear();
             }
         }
-        self.write_batch(now);
+    }
+
+    /// Takes nothing more.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The last whole lines of stderr, at most 2 KiB.
-    pub(super) fn stderr_tail(&self) -> String {
-        let mut tail = self.tail.as_slice();
-        if tail.len() > TAIL {
-            tail = &tail[tail.len() - TAIL..];
-            if let Some(end) = tail.iter().position(|&b| b == b'\n').filter(|&end| end + 1 < tail.len()) {
-                tail = &tail[end + 1..];
-            }
-        }
-        let text = String::from_utf8_lossy(tail);
-        let text = text.trim_end();
-        // A replacement character is longer than the byte that it stands for.
-        let mut from = text.len().saturating_sub(TAIL);
-        while !text.is_char_boundary(from) {
-            from += 1;
-        }
-        text[from..].to_owned()
+    pub(in crate::executor) fn stderr_tail(&self) -> String {
+        self.tail.text()
     }
 
-    fn keep_tail(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(2 * TAIL)..]);
-        if self.tail.len() > 4 * TAIL {
-            self.tail.drain(..self.tail.len() - 2 * TAIL);
-        }
-    }
-
-    fn write_batch(&mut self, now: Timestamp) {
+    /// Writes what was added.
+    pub(in crate::executor) fn flush(&mut self, now: Timestamp) {
         if self.batch.is_empty() {
             return;
         }
@@ -144,6 +183,38 @@ impl LogWriter {
 fn whole_records(batch: &[u8], limit: u64) -> usize {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.len());
     batch[..limit].iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1)
+}
+
+/// The end of a stream.
+#[derive(Debug, Default)]
+pub(in crate::executor) struct Tail(Vec<u8>);
+
+impl Tail {
+    pub(in crate::executor) fn take(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(2 * TAIL)..]);
+        if self.0.len() > 4 * TAIL {
+            self.0.drain(..self.0.len() - 2 * TAIL);
+        }
+    }
+
+    /// Its last whole lines, at most 2 KiB.
+    pub(in crate::executor) fn text(&self) -> String {
+        let mut tail = self.0.as_slice();
+        if tail.len() > TAIL {
+            tail = &tail[tail.len() - TAIL..];
+            if let Some(end) = tail.iter().position(|&b| b == b'\n').filter(|&end| end + 1 < tail.len()) {
+                tail = &tail[end + 1..];
+            }
+        }
+        let text = String::from_utf8_lossy(tail);
+        let text = text.trim_end();
+        // A replacement character is longer than the byte that it stands for.
+        let mut from = text.len().saturating_sub(TAIL);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        text[from..].to_owned()
+    }
 }
 
 /// Cuts a byte stream at `\n`, `\r` and `\r\n`.

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::folder::Folder;
+use super::Folder;
 use crate::domain::names::AttemptId;
 
 /// How often to look where the kernel has no inotify instance or watch left.
@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// The watches of one executor. Made within a tokio runtime.
 #[derive(Debug)]
-pub(super) struct Watches {
+pub(in crate::executor) struct Watches {
     shared: Option<Arc<Shared>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -62,7 +62,7 @@ fn register(source: Inotify) -> Option<AsyncFd<Source>> {
 }
 
 impl Watches {
-    pub(super) fn start() -> Self {
+    pub(in crate::executor) fn start() -> Self {
         let source = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok();
         let inotify = source.and_then(register);
         let shared = inotify.map(|inotify| Arc::new(Shared { inotify, state: Mutex::default() }));
@@ -72,7 +72,7 @@ impl Watches {
 
     /// Returns once something of interest changed since the last wait, or after `at_most`. The first wait for an attempt
     /// returns at once.
-    pub(super) async fn changed(&self, id: AttemptId, folder: &Folder, at_most: Duration) {
+    pub(in crate::executor) async fn changed(&self, id: AttemptId, folder: &Folder, at_most: Duration) {
         let waiting = self.shared.as_ref().map(|shared| Waiting::begin(shared, id, folder.path()));
         match waiting {
             Some(Begun::Waiting(waiting)) => waiting.wait(at_most).await,
@@ -82,7 +82,7 @@ impl Watches {
     }
 
     /// Ends the watch of an attempt, and the wait of whoever waits for it.
-    pub(super) fn forget(&self, id: AttemptId) {
+    pub(in crate::executor) fn forget(&self, id: AttemptId) {
         let Some(shared) = &self.shared else { return };
         let mut state = shared.state();
         if let Some(watched) = state.attempts.remove(&id) {

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_PASSES: usize = 100;
 
 /// A name in the trash for an attempt's folder, or for a part of it.
-pub(super) fn trash_name(id: AttemptId) -> String {
+pub(in crate::executor) fn trash_name(id: AttemptId) -> String {
     format!("{}{}", trash_prefix(id), Uuid::new_v4().simple())
 }
 
@@ -33,7 +33,7 @@ fn trash_prefix(id: AttemptId) -> String {
 }
 
 /// Deletes everything of an attempt from the trash.
-pub(super) fn remove_attempt(trash: &Path, id: AttemptId) -> io::Result<()> {
+pub(in crate::executor) fn remove_attempt(trash: &Path, id: AttemptId) -> io::Result<()> {
     let prefix = trash_prefix(id);
     for entry in std::fs::read_dir(trash)? {
         let name = entry?.file_name();
@@ -45,7 +45,7 @@ pub(super) fn remove_attempt(trash: &Path, id: AttemptId) -> io::Result<()> {
 }
 
 /// Deletes what removals that were cut short left. What cannot be deleted is reported and stays.
-pub(super) fn empty(trash: &Path) {
+pub(in crate::executor) fn empty(trash: &Path) {
     let names = std::fs::read_dir(trash)
         .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>());
     let complain = |path: &Path, error: &io::Error| {
@@ -64,7 +64,7 @@ pub(super) fn empty(trash: &Path) {
 }
 
 /// Deletes a tree that stands in the trash.
-pub(super) fn remove_tree(trash: &Path, name: &OsStr) -> io::Result<()> {
+pub(in crate::executor) fn remove_tree(trash: &Path, name: &OsStr) -> io::Result<()> {
     let trash = Dir::open(trash, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut removal = Removal {
         trash: trash.as_fd(),

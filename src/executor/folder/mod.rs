@@ -4,6 +4,11 @@
 //! an exit record is the end; `started` without either is a lost attempt, as is a folder made ready before the machine was
 //! last started; none of these was never started. No process id decides anything.
 
+mod attempts;
+pub(in crate::executor) mod log_writer;
+pub(in crate::executor) mod removal;
+mod watch;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -13,6 +18,7 @@ use std::sync::OnceLock;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
+pub(in crate::executor) use self::attempts::{Attempts, blocking, failed, own_id};
 use crate::domain::outcome::Exit;
 use crate::domain::time::Timestamp;
 use crate::executor::{LogChunk, LogFile, Observed, log_format};
@@ -20,54 +26,54 @@ use crate::executor::{LogChunk, LogFile, Observed, log_format};
 /// Log segments are `log-<first offset>`.
 const LOG_PREFIX: &str = "log-";
 /// The exit record's name once it is whole.
-pub(super) const EXIT: &str = "exit.json";
+pub(in crate::executor) const EXIT: &str = "exit.json";
 /// Larger than any record: a line piece of 1 MiB and its header.
 const MAX_RECORD: usize = (1 << 20) + log_format::MAX_HEADER + 1;
 /// What a stop request writes into the control pipe.
-pub(super) const STOP: u8 = b's';
+pub(in crate::executor) const STOP: u8 = b's';
 /// What a removal writes: no grace.
-pub(super) const KILL: u8 = b'k';
+pub(in crate::executor) const KILL: u8 = b'k';
 
 /// An attempt's folder, which may not exist.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(in crate::executor) struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(in crate::executor) fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::executor) fn path(&self) -> &Path {
         &self.0
     }
 
     /// What the supervisor reads first.
-    pub(super) fn plan(&self) -> PathBuf {
+    pub(in crate::executor) fn plan(&self) -> PathBuf {
         self.0.join("plan.json")
     }
 
     /// What the program sees as `/opt/ml`.
-    pub(super) fn ml(&self) -> PathBuf {
+    pub(in crate::executor) fn ml(&self) -> PathBuf {
         self.0.join("ml")
     }
 
     /// A FIFO that the supervisor reads requests from.
-    pub(super) fn control(&self) -> PathBuf {
+    pub(in crate::executor) fn control(&self) -> PathBuf {
         self.0.join("control")
     }
 
     /// Exists once a stop was asked for, so that a request made before the supervisor listens is not lost.
-    pub(super) fn stop_marker(&self) -> PathBuf {
+    pub(in crate::executor) fn stop_marker(&self) -> PathBuf {
         self.0.join("stop")
     }
 
     /// Created, exclusively, before the program is: at most one start.
-    pub(super) fn started(&self) -> PathBuf {
+    pub(in crate::executor) fn started(&self) -> PathBuf {
         self.0.join("started")
     }
 
     /// Says under which boot of the machine the attempt is started. To be called under the lock, before it is.
-    pub(super) fn mark_boot(&self) -> io::Result<()> {
+    pub(in crate::executor) fn mark_boot(&self) -> io::Result<()> {
         // A link's text is there with its name, or neither is.
         match std::os::unix::fs::symlink(boot_id(), self.boot()) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
@@ -77,7 +83,7 @@ impl Folder {
 
     /// Whether the attempt was started, as far as anybody can know: a power failure may take the marks of a start and
     /// leave the folder, so one that was made ready under another boot counts as started.
-    pub(super) fn was_started(&self) -> io::Result<bool> {
+    pub(in crate::executor) fn was_started(&self) -> io::Result<bool> {
         if self.started().exists() {
             return Ok(true);
         }
@@ -88,18 +94,18 @@ impl Folder {
         self.0.join("boot")
     }
 
-    pub(super) fn log(&self, first_offset: u64) -> PathBuf {
+    pub(in crate::executor) fn log(&self, first_offset: u64) -> PathBuf {
         self.0.join(format!("{LOG_PREFIX}{first_offset:020}"))
     }
 
     /// Whether a name in this folder is one whose change a reader waits for.
-    pub(super) fn is_of_interest(name: &std::ffi::OsStr) -> bool {
+    pub(in crate::executor) fn is_of_interest(name: &std::ffi::OsStr) -> bool {
         name == EXIT || name.to_str().is_some_and(|name| name.starts_with(LOG_PREFIX))
     }
 
     /// Opens the lock file and takes the lock for as long as the file, or a process that inherits it, is open. None
     /// where somebody holds it.
-    pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
+    pub(in crate::executor) fn try_lock(&self) -> io::Result<Option<File>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.0.join("lock"))?;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
             Ok(_) => Ok(Some(file)),
@@ -109,13 +115,13 @@ impl Folder {
     }
 
     /// Whether `file` is this folder's lock file: what a supervisor inherits.
-    pub(super) fn is_lock(&self, file: &File) -> io::Result<bool> {
+    pub(in crate::executor) fn is_lock(&self, file: &File) -> io::Result<bool> {
         let (ours, given) = (std::fs::metadata(self.0.join("lock"))?, file.metadata()?);
         Ok((ours.dev(), ours.ino()) == (given.dev(), given.ino()))
     }
 
     /// Whether anybody holds the lock; asking takes nothing.
-    pub(super) fn is_locked(&self) -> io::Result<bool> {
+    pub(in crate::executor) fn is_locked(&self) -> io::Result<bool> {
         // A lock asked about as a writer's needs no write access to the file.
         let Some(file) = found(File::open(self.0.join("lock")))? else { return Ok(false) };
         let mut lock = whole_file();
@@ -124,7 +130,7 @@ impl Folder {
     }
 
     /// What the folder says of the attempt. `Lost` leaves it to the caller to end what still runs.
-    pub(super) fn observe(&self) -> io::Result<Observed> {
+    pub(in crate::executor) fn observe(&self) -> io::Result<Observed> {
         if let Some(exit) = self.exit()? {
             return Ok(Observed::Exited(exit));
         }
@@ -139,13 +145,13 @@ impl Folder {
     }
 
     /// The exit record, where it is written.
-    pub(super) fn exit(&self) -> io::Result<Option<Exit>> {
+    pub(in crate::executor) fn exit(&self) -> io::Result<Option<Exit>> {
         let Some(bytes) = found(std::fs::read(self.0.join(EXIT)))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
     }
 
     /// Writes the exit record: whole or not at all, and there after a power failure.
-    pub(super) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
+    pub(in crate::executor) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
         let temporary = self.0.join("exit.tmp");
         let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec(exit)?)?;
@@ -154,7 +160,7 @@ impl Folder {
     }
 
     /// Claims the one start of this attempt. False where it was started before.
-    pub(super) fn claim_start(&self, at: Timestamp) -> io::Result<bool> {
+    pub(in crate::executor) fn claim_start(&self, at: Timestamp) -> io::Result<bool> {
         match OpenOptions::new().write(true).create_new(true).open(self.started()) {
             Ok(mut file) => file.write_all(at.0.to_string().as_bytes()).map(|()| true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -163,13 +169,13 @@ impl Folder {
     }
 
     /// When it was started; none before that, and for the moment between the claim and its time.
-    fn started_at(&self) -> io::Result<Option<Timestamp>> {
+    pub(in crate::executor) fn started_at(&self) -> io::Result<Option<Timestamp>> {
         let text = found(std::fs::read_to_string(self.started()))?;
         Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
     }
 
     /// Leaves the stop marker and tells the supervisor, where one listens.
-    pub(super) fn request(&self, what: u8) -> io::Result<()> {
+    pub(in crate::executor) fn request(&self, what: u8) -> io::Result<()> {
         if found(std::fs::metadata(&self.0))?.is_none() {
             return Ok(());
         }
@@ -187,7 +193,7 @@ impl Folder {
     }
 
     /// Whole records from `from_offset` on, about `max_bytes` of them.
-    pub(super) fn read_log(&self, from_offset: u64, max_bytes: usize) -> io::Result<LogChunk> {
+    pub(in crate::executor) fn read_log(&self, from_offset: u64, max_bytes: usize) -> io::Result<LogChunk> {
         let mut chunk = LogChunk { records: Vec::new(), next_offset: from_offset };
         let (mut segment, mut wanted) = (0, max_bytes.max(1));
         while let Some(file) = found(File::open(self.log(segment)))? {
@@ -208,7 +214,7 @@ impl Folder {
     }
 
     /// The log's segments, in order.
-    pub(super) fn log_files(&self) -> io::Result<Vec<LogFile>> {
+    pub(in crate::executor) fn log_files(&self) -> io::Result<Vec<LogFile>> {
         let Some(entries) = found(std::fs::read_dir(&self.0))? else { return Ok(Vec::new()) };
         let mut files = Vec::new();
         for entry in entries {
@@ -277,7 +283,7 @@ fn boot_id() -> &'static str {
 }
 
 /// `None` instead of a "not found".
-pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(in crate::executor) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

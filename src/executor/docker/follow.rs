@@ -1,0 +1,390 @@
+//! From a container's log, as the daemon keeps it, to the attempt's log, and how far that has come.
+//!
+//! Invariant: however often the supervisor ends in between, each line is stored once. A record's time is the daemon's, so
+//! that what is stored is a function of what the daemon keeps; how far it was taken is written before what was taken is,
+//! with the length that the log will have, and the length that it has tells which of the last two positions holds.
+//!
+//! A position is the time (to the nanosecond) of a frame, and how many frames of that time there were: a line of more than
+//! 16 KiB comes in several frames of one time. It stands after the last frame that left no unfinished line, with the
+//! number of bytes since then that are in records already.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::LogsOptions;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::daemon::Error;
+use super::stamp::Stamp;
+use crate::domain::time::Timestamp;
+use crate::executor::Stream;
+use crate::executor::folder::Folder;
+use crate::executor::folder::log_writer::{LogWriter, Tail};
+
+/// What is taken before it is written.
+const BATCH: usize = 256 << 10;
+
+/// How many frames are taken before they are written.
+const FRAMES: usize = 10_000;
+
+/// A position's room in its file.
+const SLOT: u64 = 1024;
+
+/// Lines of the two streams may stand a little out of the order of their times.
+const DISORDER_SECONDS: i64 = 2;
+
+/// A frame's place in its stream: its time, and which of that time it is, from 1.
+type Place = (Stamp, u32);
+
+/// How far one stream was taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Reached {
+    /// The last frame that left no unfinished line.
+    place: Place,
+    /// Bytes of the frames after it that are in records.
+    recorded: u64,
+}
+
+/// One of the two positions in the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    /// The length of the log where this holds.
+    total: u64,
+    /// Nothing more is taken.
+    closed: bool,
+    stdout: Reached,
+    stderr: Reached,
+}
+
+/// How one stream is being taken.
+#[derive(Debug, Default)]
+struct Taking {
+    /// Frames up to here are done with.
+    done: Place,
+    /// The frame last seen, done with or not.
+    seen: Place,
+    /// No frame was seen that is not done with.
+    catching_up: bool,
+    /// Bytes that are in records already.
+    skip: u64,
+    safe: Place,
+    /// Bytes after `safe`, skipped ones too.
+    since_safe: u64,
+}
+
+/// One attempt's log on its way.
+#[derive(Debug)]
+pub(super) struct Follower {
+    log: LogWriter,
+    positions: File,
+    /// Which of the two comes next.
+    next: u64,
+    stdout: Taking,
+    stderr: Taking,
+    /// Of stderr, whether the log takes it or not.
+    tail: Tail,
+}
+
+/// Frames as they come.
+pub(super) type Frames = BoxStream<'static, Result<LogOutput, Error>>;
+
+impl Follower {
+    /// Goes on where an earlier supervisor ended.
+    pub(super) fn open(folder: &Folder, segment_bytes: u64, max_log_bytes: u64) -> io::Result<Self> {
+        let path = folder.path().join("positions");
+        let positions = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let (position, slot) = newest(&positions, length(folder)?);
+        let last = cut(folder, position.total)?;
+        let max_log_bytes = if position.closed { position.total } else { max_log_bytes };
+        let mut log = LogWriter::new(folder.clone(), segment_bytes, max_log_bytes).resume(last, position.total)?;
+        if position.closed {
+            log.close();
+        }
+        let taking = |reached: Reached| Taking {
+            done: reached.place,
+            catching_up: true,
+            skip: reached.recorded,
+            safe: reached.place,
+            ..Taking::default()
+        };
+        let (stdout, stderr) = (taking(position.stdout), taking(position.stderr));
+        Ok(Self { log, positions, next: 1 - slot, stdout, stderr, tail: Tail::default() })
+    }
+
+    /// The last whole lines of stderr since this was opened.
+    pub(super) fn stderr_tail(&self) -> String {
+        self.tail.text()
+    }
+
+    /// Asks for all frames that are not done with, and waits for more where `follow`. Of a log that is full, for those of
+    /// stderr alone: their end is told.
+    pub(super) fn frames(&mut self, docker: &bollard::Docker, container: &str, follow: bool) -> Frames {
+        for taking in [&mut self.stdout, &mut self.stderr] {
+            (taking.seen, taking.catching_up) = (Place::default(), true);
+        }
+        let since = self.stdout.done.0.max(self.stderr.done.0).seconds() - DISORDER_SECONDS;
+        let options = LogsOptions {
+            follow,
+            stdout: !self.log.is_closed(),
+            stderr: true,
+            timestamps: true,
+            since: i32::try_from(since.max(0)).unwrap_or(0),
+            tail: "all".to_owned(),
+            ..LogsOptions::default()
+        };
+        docker.logs(container, Some(options)).boxed()
+    }
+
+    /// Takes a frame and those that are there already, and writes them. False where the frames are over, or others are to
+    /// be asked for.
+    pub(super) fn take(&mut self, frame: LogOutput, frames: &mut Frames, now: Timestamp) -> io::Result<bool> {
+        let was_closed = self.log.is_closed();
+        self.add(frame);
+        let (mut more, mut taken) = (true, 0);
+        // A flood must not keep the clock from being looked at.
+        while self.log.lengths().1 < BATCH && taken < FRAMES {
+            match frames.next().now_or_never() {
+                None => break,
+                Some(Some(Ok(frame))) => {
+                    self.add(frame);
+                    taken += 1;
+                }
+                Some(_) => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        self.write(now)?;
+        Ok(more && was_closed == self.log.is_closed())
+    }
+
+    /// Adds a remark of the service's own.
+    pub(super) fn remark(&mut self, text: &str, now: Timestamp) -> io::Result<()> {
+        self.log.add_remark(text, now);
+        self.write(now)
+    }
+
+    /// Writes what is left of lines without an end.
+    pub(super) fn finish(&mut self, now: Timestamp) -> io::Result<()> {
+        self.log.end_lines(now);
+        self.write(now)
+    }
+
+    fn add(&mut self, frame: LogOutput) {
+        let (stream, message) = match frame {
+            LogOutput::StdErr { message } => (Stream::Stderr, message),
+            // A container with a terminal has one stream.
+            LogOutput::StdOut { message } | LogOutput::Console { message } => (Stream::Stdout, message),
+            LogOutput::StdIn { .. } => return,
+        };
+        let taking = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
+        let (stamp, mut bytes) = stamped(&message).unwrap_or((taking.seen.0, &message));
+        taking.seen = if stamp == taking.seen.0 { (stamp, taking.seen.1 + 1) } else { (stamp, 1) };
+        // Only among what is sent again: later the daemon's clock may be set back.
+        if taking.catching_up && taking.seen <= taking.done {
+            return;
+        }
+        taking.catching_up = false;
+        taking.done = taking.seen;
+        taking.since_safe += bytes.len() as u64;
+        if stream == Stream::Stderr {
+            self.tail.take(bytes);
+        }
+        let skipped = usize::try_from(taking.skip).unwrap_or(usize::MAX).min(bytes.len());
+        if skipped > 0 {
+            taking.skip -= skipped as u64;
+            if bytes[skipped - 1] == b'\r' {
+                self.log.after_return(stream);
+            }
+            bytes = &bytes[skipped..];
+        }
+        self.log.add(stream, bytes, stamp.timestamp());
+        if self.log.pending(stream) == (0, false) && taking.skip == 0 {
+            (taking.safe, taking.since_safe) = (taking.done, 0);
+        }
+    }
+
+    fn write(&mut self, now: Timestamp) -> io::Result<()> {
+        let (total, waiting) = self.log.lengths();
+        if waiting == 0 {
+            return Ok(());
+        }
+        let reached = |taking: &Taking, stream| Reached {
+            place: taking.safe,
+            recorded: (taking.since_safe + taking.skip).saturating_sub(self.log.pending(stream).0 as u64),
+        };
+        let (stdout, stderr) = (reached(&self.stdout, Stream::Stdout), reached(&self.stderr, Stream::Stderr));
+        self.put(Position { total, closed: false, stdout, stderr })?;
+        self.log.flush(now);
+        if self.log.is_closed() {
+            self.put(Position { total: self.log.lengths().0, closed: true, stdout, stderr })?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, position: Position) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&position)?;
+        text.resize(usize::try_from(SLOT).unwrap_or(1024) - 1, b' ');
+        text.push(b'\n');
+        self.positions.write_all_at(&text, self.next * SLOT)?;
+        self.next = 1 - self.next;
+        Ok(())
+    }
+}
+
+/// The time before a frame's text, and the text.
+fn stamped(message: &[u8]) -> Option<(Stamp, &[u8])> {
+    let space = message.iter().take(40).position(|&b| b == b' ')?;
+    let stamp = Stamp::parse(std::str::from_utf8(&message[..space]).ok()?)?;
+    Some((stamp, &message[space + 1..]))
+}
+
+/// The position that holds for a log of a length, and where in the file it stands. Of two that fit none, the longer.
+fn newest(positions: &File, length: u64) -> (Position, u64) {
+    let mut found = (Position::default(), 1);
+    for slot in [0, 1] {
+        let mut text = vec![0; usize::try_from(SLOT).unwrap_or(1024)];
+        let Ok(()) = positions.read_exact_at(&mut text, slot * SLOT) else { continue };
+        let Ok(position) = serde_json::from_slice::<Position>(&text) else { continue };
+        if position.total <= length && position.total >= found.0.total {
+            found = (position, slot);
+        }
+    }
+    found
+}
+
+/// The length of all segments.
+fn length(folder: &Folder) -> io::Result<u64> {
+    Ok(folder.log_files()?.last().map_or(0, |file| file.first_offset + file.bytes))
+}
+
+/// Cuts off what an end in the middle of writing left past `total`; where the last segment begins.
+fn cut(folder: &Folder, total: u64) -> io::Result<u64> {
+    let mut last = 0;
+    for file in folder.log_files()? {
+        if file.first_offset >= total {
+            std::fs::remove_file(&file.path)?;
+            continue;
+        }
+        last = file.first_offset;
+        if file.first_offset + file.bytes > total {
+            shorten(&file.path, total - file.first_offset)?;
+        }
+    }
+    Ok(last)
+}
+
+fn shorten(path: &Path, length: u64) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_len(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn frame(stderr: bool, second: u32, text: &str) -> LogOutput {
+        let message = Bytes::from(format!("2026-11-21T09:00:{second:02}.000000001Z {text}"));
+        if stderr { LogOutput::StdErr { message } } else { LogOutput::StdOut { message } }
+    }
+
+    /// What the daemon keeps: lines, pieces of a long line (of one time), progress bars, both streams.
+    fn kept() -> Vec<LogOutput> {
+        let mut frames = vec![frame(false, 1, "one\n"), frame(true, 1, "warned\n"), frame(false, 2, "a\rb\rc")];
+        frames.extend([frame(false, 2, "d\r"), frame(false, 2, "\n"), frame(true, 2, "half ")]);
+        frames.extend([frame(false, 3, "two\n"), frame(true, 2, "whole\n"), frame(false, 4, "x\r\ny\n")]);
+        frames.extend([frame(false, 4, "same time\n"), frame(false, 5, "no end")]);
+        frames
+    }
+
+    fn text(folder: &Folder) -> Vec<(Stream, String)> {
+        let chunk = folder.read_log(0, 1 << 20).unwrap();
+        chunk.records.iter().map(|r| (r.stream, String::from_utf8(r.line.clone()).unwrap())).collect()
+    }
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().to_owned());
+        (dir, folder)
+    }
+
+    /// Takes the frames from the beginning, as a new supervisor is sent them, up to a number of new ones.
+    fn run(folder: &Folder, batch: usize, upto: usize, finish: bool) {
+        let mut follower = Follower::open(folder, 40, 1 << 20).unwrap();
+        let frames = kept();
+        for (at, frame) in frames.into_iter().enumerate().take(upto) {
+            follower.add(frame);
+            if at % batch == 0 {
+                follower.write(Timestamp(0)).unwrap();
+            }
+        }
+        follower.write(Timestamp(0)).unwrap();
+        if finish {
+            follower.finish(Timestamp(7)).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_line_is_stored_once_wherever_supervisors_end() {
+        let (_dir, whole) = folder();
+        run(&whole, 1, usize::MAX, true);
+        let expected = text(&whole);
+        let of = |wanted| expected.iter().filter(|(s, _)| *s == wanted).map(|(_, l)| l.as_str()).collect::<Vec<_>>();
+        assert_eq!(of(Stream::Stdout), ["one", "a", "b", "cd", "two", "x", "y", "same time", "no end"]);
+        assert_eq!(of(Stream::Stderr), ["warned", "half whole"]);
+        for batch in [1, 2, 5] {
+            for first in 0..=kept().len() {
+                for second in first..=kept().len() {
+                    let (_dir, folder) = folder();
+                    run(&folder, batch, first, false);
+                    run(&folder, batch, second, false);
+                    run(&folder, batch, usize::MAX, true);
+                    run(&folder, batch, usize::MAX, true);
+                    assert_eq!(text(&folder), expected, "ended after {first} and {second} frames");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_written_in_part_is_written_again_the_same() {
+        let (_dir, whole) = folder();
+        run(&whole, 3, usize::MAX, true);
+        let expected = text(&whole);
+        let total = length(&whole).unwrap();
+        for cut_at in 0..total {
+            let (_dir, folder) = folder();
+            run(&folder, 100, usize::MAX, false);
+            let length = length(&folder).unwrap();
+            if cut_at >= length {
+                break;
+            }
+            // As if the one batch had come this far.
+            cut(&folder, cut_at).unwrap();
+            run(&folder, 100, usize::MAX, true);
+            assert_eq!(text(&folder), expected, "cut at {cut_at}");
+        }
+    }
+
+    #[test]
+    fn a_full_log_stays_closed() {
+        let (_dir, folder) = folder();
+        let mut follower = Follower::open(&folder, 1000, 60).unwrap();
+        for frame in kept() {
+            follower.add(frame);
+            follower.write(Timestamp(0)).unwrap();
+        }
+        assert!(follower.log.is_closed());
+        let expected = text(&folder);
+        assert!(expected.last().unwrap().1.starts_with("log truncated"), "{expected:?}");
+        let again = Follower::open(&folder, 1000, 60).unwrap();
+        assert!(again.log.is_closed());
+        assert_eq!(text(&folder), expected);
+    }
+}

@@ -1,0 +1,178 @@
+//! An attempt as a container: what it may do, what it sees, what it may take.
+//!
+//! Invariant: a container gets nothing of the machine beyond its limits and the network: no path, no capability, no
+//! further privilege, no namespace of the host. What it is made of is a function of the attempt, the settings and the
+//! daemon's machine.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, RestartPolicy, RestartPolicyNameEnum,
+};
+use tar::Builder;
+
+use super::archive;
+use super::instances::Limits;
+use super::settings::DockerSettings;
+use crate::executor::contract::{self, Code, Machine};
+use crate::executor::images::Container;
+use crate::executor::{AttemptSpec, ExecutorError};
+
+/// Folders of `/opt/ml` that the program may write to.
+const WRITABLE: [&str; 4] = ["model", "output", "output/data", "checkpoints"];
+
+/// Shared memory where there is no memory limit to take half of, bytes.
+const SHARED_MEMORY: i64 = 1 << 30;
+
+/// What the daemon keeps of a log at least, bytes: under a flood it would throw away what is being read.
+const LEAST_LOG: u64 = 256 << 20;
+
+/// Who a container belongs to.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    /// The data directory, in full.
+    pub(super) executor: String,
+    /// The container's name.
+    pub(super) container: String,
+}
+
+/// What is put into a container before it starts.
+#[derive(Debug)]
+pub(super) struct Contents {
+    config: [(&'static str, String); 3],
+    /// Where beneath `/opt/ml`, and from where here.
+    checkpoints: Option<(PathBuf, PathBuf)>,
+    /// Whether `/opt/ml` is a volume of its own.
+    volume: bool,
+}
+
+impl Contents {
+    pub(super) fn new(spec: &AttemptSpec, machine: &Machine, image: &Container) -> Result<Self, ExecutorError> {
+        let checkpoints = match &spec.checkpoints {
+            None => None,
+            Some(checkpoints) => Some((checkpoints.within_root()?, checkpoints.source.clone())),
+        };
+        Ok(Self { config: contract::config_files(spec, machine), checkpoints, volume: image.read_only_root })
+    }
+
+    /// Where the archive is unpacked. A read-only root lets nothing be put beside its volume; an image that has no
+    /// `/opt/ml` gets one.
+    pub(super) fn unpacked_at(&self) -> &'static str {
+        if self.volume { contract::ROOT } else { "/" }
+    }
+
+    pub(super) fn write<W: io::Write>(&self, archive: &mut Builder<W>) -> io::Result<()> {
+        let root = if self.volume { String::new() } else { format!("{}/", &contract::ROOT[1..]) };
+        if !self.volume {
+            archive::append_folder(archive, &contract::ROOT[1..], 0o755)?;
+        }
+        for name in ["input", "input/config", "input/data"] {
+            archive::append_folder(archive, &format!("{root}{name}"), 0o755)?;
+        }
+        // Whichever user the image runs as.
+        for name in WRITABLE {
+            archive::append_folder(archive, &format!("{root}{name}"), 0o777)?;
+        }
+        for (name, text) in &self.config {
+            archive::append_file(archive, &format!("{root}input/config/{name}"), text)?;
+        }
+        if let Some((within, source)) = &self.checkpoints {
+            let path = format!("{root}{}", within.display());
+            archive::append_folder(archive, &path, 0o777)?;
+            archive::append_tree(archive, path.as_ref(), source, true)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the contract tells of the machine.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "CPUs of a machine")]
+pub(super) fn machine(limits: &Limits, host_cpus: f64, isolated: bool) -> Machine {
+    let cpus = limits.bounds.map_or(host_cpus, |bounds| bounds.cpus).ceil().max(1.0) as usize;
+    Machine { cpus, gpus: limits.gpus as usize, network_interface: if isolated { "lo" } else { "eth0" } }
+}
+
+/// The container to be created. `mounts` are its channels, and `/opt/ml` where that is a volume.
+pub(super) fn body(
+    settings: &DockerSettings,
+    spec: &AttemptSpec,
+    image: &Container,
+    names: &Names,
+    limits: &Limits,
+    machine: &Machine,
+    mounts: Vec<Mount>,
+) -> Result<ContainerCreateBody, ExecutorError> {
+    let mut environment =
+        contract::environment(spec, machine, contract::ROOT, Code::OfTheImage).map_err(ExecutorError::Client)?;
+    // Metrics are read from lines as they come.
+    environment.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
+    let labels = [
+        ("tunesmith.executor", names.executor.clone()),
+        ("tunesmith.attempt", spec.id.to_string()),
+        ("tunesmith.training-job", spec.id.training_job.simple().to_string()),
+        ("tunesmith.training-job-name", spec.training_job_name.clone()),
+        ("tunesmith.max-runtime-ms", spec.max_runtime_ms.to_string()),
+        ("tunesmith.stop-grace-ms", spec.stop_grace_ms.to_string()),
+    ];
+    Ok(ContainerCreateBody {
+        image: Some(image.reference.clone()),
+        cmd: Some(vec!["train".to_owned()]),
+        hostname: Some(contract::HOST.to_owned()),
+        env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        host_config: Some(host_config(settings, spec, image, limits, mounts)),
+        ..ContainerCreateBody::default()
+    })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "CPUs of a machine")]
+fn host_config(
+    settings: &DockerSettings,
+    spec: &AttemptSpec,
+    image: &Container,
+    limits: &Limits,
+    mounts: Vec<Mount>,
+) -> HostConfig {
+    let memory = limits.bounds.and_then(|bounds| i64::try_from(bounds.memory).ok());
+    let gpus = DeviceRequest {
+        count: Some(i64::from(limits.gpus)),
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        ..DeviceRequest::default()
+    };
+    let network = if spec.network_isolation { "none" } else { &settings.network };
+    HostConfig {
+        mounts: Some(mounts),
+        memory,
+        // No swap on top.
+        memory_swap: memory,
+        shm_size: Some(memory.map_or(SHARED_MEMORY, |memory| memory / 2)),
+        nano_cpus: limits.bounds.map(|bounds| (bounds.cpus * 1e9) as i64),
+        pids_limit: settings.max_processes.and_then(|processes| i64::try_from(processes).ok()),
+        device_requests: (limits.gpus > 0).then(|| vec![gpus]),
+        network_mode: Some(network.to_owned()),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        ipc_mode: Some("private".to_owned()),
+        privileged: Some(false),
+        init: settings.init.then_some(true),
+        readonly_rootfs: Some(image.read_only_root),
+        tmpfs: image
+            .read_only_root
+            .then(|| HashMap::from([("/tmp".to_owned(), "rw,nosuid,nodev,mode=1777".to_owned())])),
+        log_config: Some(log_config(settings)),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        ..HostConfig::default()
+    }
+}
+
+/// As much as this server would keep, twice: less, and the daemon would throw lines away before they are fetched.
+fn log_config(settings: &DockerSettings) -> HostConfigLogConfig {
+    let kibibytes = settings.max_log_bytes.max(LEAST_LOG) >> 10;
+    let mut config = HashMap::from([("max-size".to_owned(), format!("{kibibytes}k"))]);
+    if matches!(settings.log_driver.as_str(), "local" | "json-file") {
+        config.extend([("max-file", "2"), ("compress", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+    HostConfigLogConfig { typ: Some(settings.log_driver.clone()), config: Some(config) }
+}

@@ -1,0 +1,523 @@
+//! Attempts as containers of a Docker daemon, or of Podman's, each looked after by a supervisor that outlives the server.
+//!
+//! Invariant: what an attempt is doing is told by its folder, as for processes (see `folder`), and by its container, whose
+//! name is the attempt's: creating it twice is once. A supervisor without a server keeps log, deadline and stop sequence;
+//! a container without a supervisor gets one as soon as a server looks. No path is shared with the daemon.
+//!
+//! The server makes a container ready (image, channels, configuration) and removes it; its supervisor starts it.
+
+mod archive;
+mod daemon;
+mod ending;
+mod follow;
+mod instances;
+mod launch;
+mod plan;
+mod pull;
+mod settings;
+mod stamp;
+pub mod supervisor;
+mod volumes;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
+};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use self::archive::{Bounds, TransferError};
+use self::daemon::{Patience, infrastructure};
+use self::instances::Resources;
+use self::launch::{Contents, Names};
+use self::plan::Plan;
+pub use self::settings::{DockerSettings, InstanceLimits, Pull, Registry};
+use self::volumes::Volumes;
+use super::disk_bound::DiskBound;
+use super::folder::{Attempts, Folder, KILL, blocking, failed, own_id};
+use super::images::Container;
+use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs, contract};
+use crate::domain::names::AttemptId;
+
+/// How long a supervisor may take to end its container without grace, before the container is removed under it.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often an attempt gets a new supervisor, at most.
+const REVIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a container may have however much is kept back, bytes.
+const LEAST_MEMORY: u64 = 64 << 20;
+
+/// How long a listing waits for the daemon.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often volumes that nobody uses are looked for.
+const TIDY_EVERY: Duration = Duration::from_mins(5);
+
+/// Runs attempts as containers.
+#[derive(Debug)]
+pub struct DockerExecutor {
+    /// `docker:` and the data directory's id.
+    id: String,
+    /// What the names of its containers and volumes begin with.
+    prefix: String,
+    settings: DockerSettings,
+    attempts: Attempts,
+    volumes: Volumes,
+    clients: tokio::sync::Mutex<Option<Clients>>,
+    /// When an attempt last got a supervisor.
+    revived: Mutex<HashMap<AttemptId, Instant>>,
+    /// Supervisors that this server started, to be taken in once they end.
+    supervisors: Mutex<Vec<Child>>,
+    tidied: Mutex<Option<Instant>>,
+    /// Attempts with a container and without a folder, as of the last listing: left from a lost data directory.
+    strays: Mutex<HashSet<AttemptId>>,
+}
+
+/// Connections to the daemon, and its machine.
+#[derive(Debug, Clone)]
+struct Clients {
+    docker: bollard::Docker,
+    /// For data.
+    patient: bollard::Docker,
+    machine: Resources,
+}
+
+impl DockerExecutor {
+    /// Opens the executor of a data directory. The daemon need not be there yet. To be called within a tokio runtime.
+    pub fn open(mut settings: DockerSettings) -> io::Result<Self> {
+        let directory = settings.data_dir.join("docker");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        // What is fetched is written along a path without links.
+        settings.data_dir = settings.data_dir.canonicalize()?;
+        let directory = settings.data_dir.join("docker");
+        let id = own_id(&settings.data_dir)?;
+        let prefix = format!("tunesmith-{}", &id.simple().to_string()[..12]);
+        Ok(Self {
+            id: format!("docker:{id}"),
+            attempts: Attempts::open(&directory)?,
+            volumes: Volumes::open(directory.join("volumes"), prefix.clone())?,
+            prefix,
+            settings,
+            clients: tokio::sync::Mutex::default(),
+            revived: Mutex::default(),
+            supervisors: Mutex::default(),
+            tidied: Mutex::default(),
+            strays: Mutex::default(),
+        })
+    }
+
+    /// Whether a data directory holds containers' attempts.
+    #[must_use]
+    pub fn has_attempts(data_dir: &std::path::Path) -> bool {
+        std::fs::read_dir(data_dir.join("docker/attempts")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Whether it holds anything of an attempt, as far as is known without asking the daemon.
+    pub fn holds(&self, id: AttemptId) -> bool {
+        self.attempts.folder(id).path().exists() || self.strays().contains(&id)
+    }
+
+    fn strays(&self) -> MutexGuard<'_, HashSet<AttemptId>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the daemon is, in words; an error where it does not answer.
+    pub async fn describe(&self) -> Result<String, ExecutorError> {
+        let Clients { docker, machine, .. } = self.clients().await?;
+        let version = docker.version().await.map_err(infrastructure("asking the Docker daemon for its version"))?;
+        let (cpus, mib) = (machine.cpus, machine.memory >> 20);
+        Ok(format!("Docker {} with {cpus} CPUs and {mib} MiB for containers", version.version.unwrap_or_default()))
+    }
+
+    async fn clients(&self) -> Result<Clients, ExecutorError> {
+        let mut known = self.clients.lock().await;
+        if let Some(clients) = &*known {
+            return Ok(clients.clone());
+        }
+        let doing = || infrastructure(format!("reaching the Docker daemon at {}", self.settings.address));
+        let docker = daemon::connect(&self.settings.address, Patience::Ordinary).await.map_err(doing())?;
+        let patient = daemon::connect(&self.settings.address, Patience::Transfer).await.map_err(doing())?;
+        let info = docker.info().await.map_err(doing())?;
+        let memory = u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0);
+        let machine = Resources {
+            cpus: info.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).map_or(1.0, f64::from),
+            memory: memory.saturating_sub(self.settings.reserve_memory).max(LEAST_MEMORY),
+            gpus: self.settings.gpus,
+        };
+        let clients = Clients { docker, patient, machine };
+        *known = Some(clients.clone());
+        Ok(clients)
+    }
+
+    fn container_name(&self, id: AttemptId) -> String {
+        format!("{}-{id}", self.prefix)
+    }
+
+    /// The volume behind `/opt/ml`, where the root is read-only.
+    fn volume_name(&self, id: AttemptId) -> String {
+        format!("{}-{id}-ml", self.prefix)
+    }
+
+    /// Takes in supervisors that have ended.
+    fn reap(&self) {
+        let mut supervisors = self.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
+        supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    fn start_supervisor(&self, folder: &Folder, lock: File) -> io::Result<()> {
+        use std::os::unix::process::CommandExt;
+        let mut supervisor = Command::new(&self.settings.binary);
+        supervisor.arg(supervisor::COMMAND).arg(folder.path()).env_clear();
+        supervisor.stdin(Stdio::from(lock)).stdout(Stdio::null()).stderr(Stdio::null());
+        supervisor.process_group(0);
+        let child = supervisor.spawn()?;
+        self.supervisors.lock().unwrap_or_else(PoisonError::into_inner).push(child);
+        Ok(())
+    }
+
+    /// Makes everything ready for a supervisor, and writes its plan.
+    async fn prepare(&self, spec: &AttemptSpec, image: &Container, folder: &Folder) -> Result<(), ExecutorError> {
+        let clients = self.clients().await?;
+        let limits = instances::limits(spec.instance_type.as_deref(), clients.machine, self.settings.instance_limits)
+            .map_err(ExecutorError::Client)?;
+        let machine = launch::machine(&limits, clients.machine.cpus, spec.network_isolation);
+        let contents = Contents::new(spec, &machine, image)?;
+        let names = Names { executor: self.id.clone(), container: self.container_name(spec.id) };
+        // What can be refused is, before anything is fetched.
+        launch::body(&self.settings, spec, image, &names, &limits, &machine, Vec::new())?;
+        self.end_earlier(&clients.docker, spec.id).await?;
+        pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference).await?;
+
+        let mut held = Vec::new();
+        let mut mounts = Vec::new();
+        if image.read_only_root {
+            mounts.push(volumes::mount(&self.volume_name(spec.id), contract::ROOT, false));
+        }
+        for channel in &spec.channels {
+            let filled = self.volumes.filled(&clients.docker, &clients.patient, &image.reference, channel).await?;
+            let target = format!("{}/input/data/{}", contract::ROOT, channel.name);
+            mounts.push(volumes::mount(&filled.name, &target, true));
+            held.push(filled);
+        }
+        let body = launch::body(&self.settings, spec, image, &names, &limits, &machine, mounts)?;
+        let options =
+            CreateContainerOptions { name: Some(names.container.clone()), ..CreateContainerOptions::default() };
+        match clients.docker.create_container(Some(options), body).await {
+            // A server that died on the way made it.
+            Err(error) if daemon::status(&error) == Some(409) => {}
+            Err(error) if daemon::status(&error) == Some(400) => {
+                let message = daemon::message(&error);
+                return Err(ExecutorError::Client(format!("the container cannot be made: {message}")));
+            }
+            other => other.map(drop).map_err(infrastructure(format!("creating the container {}", names.container)))?,
+        }
+        drop(held);
+        self.fill(&clients, &names.container, contents).await?;
+        let memory = limits.bounds.map(|bounds| bounds.memory);
+        let plan = self.plan(spec, image, names.container, memory);
+        let folder = folder.clone();
+        blocking(format!("writing the plan of attempt {}", spec.id), move || {
+            match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
+                Ok(()) | Err(nix::Error::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            std::fs::write(folder.plan(), serde_json::to_vec(&plan)?)
+        })
+        .await
+    }
+
+    /// Puts the contract's files into a container, unless it was started: then it has them.
+    async fn fill(&self, clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
+        let doing = format!("filling the container {container}");
+        let inspected = clients.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let state = inspected.map_err(infrastructure(doing.clone()))?.state.unwrap_or_default();
+        if state.started_at.as_deref().and_then(stamp::Stamp::parse).is_some() {
+            return Ok(());
+        }
+        let path = contents.unpacked_at();
+        let uploaded = archive::upload(&clients.patient, container, path, move |archive| contents.write(archive)).await;
+        uploaded.map_err(|error| volumes::upload_failed(&doing, error))
+    }
+
+    fn plan(&self, spec: &AttemptSpec, image: &Container, container: String, memory: Option<u64>) -> Plan {
+        let settings = &self.settings;
+        let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
+        let checkpoints = spec.checkpoints.as_ref();
+        Plan {
+            attempt: spec.id,
+            address: settings.address.clone(),
+            container,
+            max_runtime_ms: spec.max_runtime_ms,
+            stop_grace_ms: spec.stop_grace_ms,
+            max_log_bytes: settings.max_log_bytes,
+            segment_bytes: settings.segment_bytes,
+            // The daemon does not tell how large a volume is.
+            disk: bound.filter(|_| !image.read_only_root),
+            memory,
+            checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
+            save_every_ms: milliseconds(settings.save_checkpoints_every),
+            max_output: settings.max_output,
+            patience_ms: milliseconds(settings.patience),
+        }
+    }
+
+    /// Sees that no other attempt of a training job runs, such as one that was given up while the daemon was away.
+    async fn end_earlier(&self, docker: &bollard::Docker, id: AttemptId) -> Result<(), ExecutorError> {
+        let doing = "looking for earlier attempts";
+        let job = format!("tunesmith.training-job={}", id.training_job.simple());
+        for (other, container) in self.containers(docker, &[job]).await.map_err(infrastructure(doing))? {
+            if other != id {
+                remove_container(docker, &container).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// This executor's containers that have all of some labels.
+    async fn containers(
+        &self,
+        docker: &bollard::Docker,
+        labels: &[String],
+    ) -> Result<Vec<(AttemptId, String)>, daemon::Error> {
+        let mut labels = labels.to_vec();
+        labels.push(format!("tunesmith.executor={}", self.id));
+        let filters = Some(HashMap::from([("label".to_owned(), labels)]));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        let found = docker.list_containers(Some(options)).await?;
+        let attempt = |container: bollard::models::ContainerSummary| {
+            let id = container.labels?.get("tunesmith.attempt")?.parse().ok()?;
+            Some((id, container.id?))
+        };
+        Ok(found.into_iter().filter_map(attempt).collect())
+    }
+
+    async fn all_containers(&self) -> Result<Vec<(AttemptId, String)>, ExecutorError> {
+        let clients = self.clients().await?;
+        self.containers(&clients.docker, &[]).await.map_err(infrastructure("listing containers"))
+    }
+
+    /// Gives an attempt whose supervisor is gone another one.
+    fn revive(&self, id: AttemptId, folder: &Folder) -> Result<(), ExecutorError> {
+        self.reap();
+        {
+            let mut revived = self.revived.lock().unwrap_or_else(PoisonError::into_inner);
+            if revived.get(&id).is_some_and(|at| at.elapsed() < REVIVE_EVERY) {
+                return Ok(());
+            }
+            revived.insert(id, Instant::now());
+        }
+        let doing = format!("looking after attempt {id} again");
+        let lock = folder.try_lock().map_err(failed(doing.clone()))?;
+        match lock {
+            Some(lock) => self.start_supervisor(folder, lock).map_err(failed(doing)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for a supervisor that was asked to end; what remains is removed under it.
+    async fn wait_for_end(&self, folder: &Folder) -> Result<(), ExecutorError> {
+        let ended = || folder.is_locked().map(|locked| !locked);
+        let until = Instant::now() + END_PATIENCE;
+        while !ended().map_err(failed("waiting for a supervisor".into()))? && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    async fn tidy(&self) {
+        {
+            let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+            if tidied.is_some_and(|at| at.elapsed() < TIDY_EVERY) {
+                return;
+            }
+            *tidied = Some(Instant::now());
+        }
+        let Ok(clients) = self.clients().await else { return };
+        if let Err(error) = self.volumes.remove_unused(&clients.docker, self.settings.keep_channels).await {
+            tracing::warn!(error = crate::telemetry::chain(&error), "volumes of channels were not removed");
+        }
+    }
+
+    /// Removes volumes of channels that no container mounts, however lately one did.
+    pub async fn remove_channels(&self) -> Result<(), ExecutorError> {
+        let clients = self.clients().await?;
+        self.volumes.remove_unused(&clients.docker, Duration::ZERO).await
+    }
+
+    async fn download(&self, id: AttemptId, from: &str, into: PathBuf) -> Result<(), ExecutorError> {
+        let clients = self.clients().await?;
+        let (bytes, entries) = self.settings.max_output;
+        let doing = format!("fetching {from} of attempt {id}");
+        let container = self.container_name(id);
+        match archive::download(&clients.patient, &container, from, into, Bounds { bytes, entries }).await {
+            // The program may have removed it.
+            Ok(()) | Err(TransferError::Missing) => Ok(()),
+            Err(TransferError::Refused(why)) => Err(ExecutorError::Client(format!("failed while {doing}: {why}"))),
+            Err(TransferError::Daemon(error)) => Err(infrastructure(doing)(error)),
+            Err(TransferError::Io(source)) => Err(ExecutorError::Infrastructure { doing, source }),
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for DockerExecutor {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
+        self.reap();
+        let image = self.settings.images.find(&spec.image);
+        let Some(image) = image.as_ref().and_then(|image| image.as_container()) else {
+            let known: Vec<&str> = self.settings.images.names().collect();
+            let image = &spec.image;
+            return Err(ExecutorError::Client(format!(
+                "the image {image} is not registered here; these are: {known:?}"
+            )));
+        };
+        spec.check_channels()?;
+        let folder = self.attempts.folder(spec.id);
+        let doing = format!("starting attempt {}", spec.id);
+        let made = folder.clone();
+        let lock = blocking(doing.clone(), move || {
+            match std::fs::DirBuilder::new().mode(0o700).create(made.path()) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let lock = made.try_lock()?;
+            if lock.is_none() || made.exit()?.is_some() || made.was_started()? {
+                return Ok(None);
+            }
+            made.mark_boot()?;
+            Ok(lock)
+        });
+        let Some(lock) = lock.await? else { return Ok(()) };
+        self.prepare(spec, image, &folder).await?;
+        self.start_supervisor(&folder, lock).map_err(failed(doing))
+    }
+
+    async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
+        let mut ids: HashSet<AttemptId> = self.attempts.list().await?.into_iter().collect();
+        // Whoever lists does not wait for a daemon that is not there.
+        if let Ok(Ok(containers)) = tokio::time::timeout(LIST_PATIENCE, self.all_containers()).await {
+            let strays =
+                containers.into_iter().map(|(id, _)| id).filter(|id| !ids.contains(id)).collect::<HashSet<_>>();
+            self.strays().clone_from(&strays);
+            ids.extend(strays);
+            self.tidy().await;
+        }
+        let mut ids: Vec<_> = ids.into_iter().collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    async fn observe(&self, id: AttemptId) -> Result<Observed, ExecutorError> {
+        let folder = self.attempts.folder(id);
+        let observed = folder.observe().map_err(failed(format!("looking at attempt {id}")))?;
+        if observed != Observed::Lost {
+            return Ok(observed);
+        }
+        self.revive(id, &folder)?;
+        let started_at = folder.started_at().map_err(failed(format!("looking at attempt {id}")))?;
+        Ok(Observed::Running { started_at })
+    }
+
+    async fn changed(&self, id: AttemptId, at_most: Duration) {
+        self.attempts.changed(id, at_most).await;
+    }
+
+    async fn logs(&self, id: AttemptId, from_offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
+        self.attempts.logs(id, from_offset, max_bytes).await
+    }
+
+    async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.attempts.stop(id)
+    }
+
+    async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError> {
+        self.attempts.log_files(id).await
+    }
+
+    async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {
+        let ml = self.attempts.folder(id).ml();
+        let outputs = Outputs { model: ml.join("model"), data: ml.join("output/data") };
+        let (ready, fetched) = (outputs.clone(), ml.join("fetched"));
+        let done = blocking(format!("making room for what attempt {id} wrote"), move || {
+            if fetched.exists() {
+                return Ok(true);
+            }
+            for folder in [&ready.model, &ready.data] {
+                match std::fs::remove_dir_all(folder) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => std::fs::create_dir_all(folder)?,
+                }
+            }
+            Ok(false)
+        });
+        if done.await? {
+            return Ok(outputs);
+        }
+        self.download(id, &format!("{}/model", contract::ROOT), outputs.model.clone()).await?;
+        self.download(id, &format!("{}/output/data", contract::ROOT), outputs.data.clone()).await?;
+        std::fs::write(ml.join("fetched"), "").map_err(failed(format!("noting what attempt {id} wrote")))?;
+        Ok(outputs)
+    }
+
+    async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.reap();
+        if !self.holds(id) {
+            return Ok(());
+        }
+        let folder = self.attempts.folder(id);
+        if folder.exit().is_ok_and(|exit| exit.is_none()) {
+            folder.request(KILL).map_err(failed(format!("ending attempt {id}")))?;
+            self.wait_for_end(&folder).await?;
+        }
+        let clients = self.clients().await?;
+        let name = self.container_name(id);
+        remove_container(&clients.docker, &name).await?;
+        let volume = self.volume_name(id);
+        let removed = daemon::there(clients.docker.remove_volume(&volume, None::<RemoveVolumeOptions>).await);
+        removed.map_err(infrastructure(format!("removing the volume {volume}")))?;
+        self.wait_for_end(&folder).await?;
+        self.revived.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.strays().remove(&id);
+        self.attempts.discard(id).await
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Removes a container, and waits until it is gone.
+async fn remove_container(docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+    let doing = || infrastructure(format!("removing the container {name}"));
+    let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
+    match daemon::there(docker.remove_container(name, Some(options)).await) {
+        // Somebody else is at it.
+        Err(error) if daemon::status(&error) == Some(409) => {}
+        other => return other.map(drop).map_err(doing()),
+    }
+    for _ in 0..100 {
+        let inspected = docker.inspect_container(name, None::<InspectContainerOptions>).await;
+        if daemon::there(inspected).map_err(doing())?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(ExecutorError::Infrastructure {
+        doing: format!("removing the container {name}"),
+        source: ErrorKind::TimedOut.into(),
+    })
+}

@@ -1,0 +1,36 @@
+//! What the supervisor of a container has to know, written by the server into the attempt's folder before it starts.
+//!
+//! Invariant: a plan is complete, and holds no secret: the supervisor reads no setting and no environment of its own.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::names::AttemptId;
+use crate::executor::disk_bound::DiskBound;
+
+/// How to look after one container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) attempt: AttemptId,
+    /// The daemon.
+    pub(super) address: String,
+    /// The container's name.
+    pub(super) container: String,
+    pub(super) max_runtime_ms: i64,
+    pub(super) stop_grace_ms: i64,
+    pub(super) max_log_bytes: u64,
+    pub(super) segment_bytes: u64,
+    /// None where it is not watched.
+    pub(super) disk: Option<DiskBound>,
+    /// What the container may use, bytes.
+    pub(super) memory: Option<u64>,
+    /// From where in the container, to where here.
+    pub(super) checkpoints: Option<(String, PathBuf)>,
+    /// How often they are saved while it runs, at most.
+    pub(super) save_every_ms: u64,
+    /// Bytes and files of the checkpoints.
+    pub(super) max_output: (u64, u64),
+    /// How long the daemon may be out of reach.
+    pub(super) patience_ms: u64,
+}

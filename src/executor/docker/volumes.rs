@@ -1,0 +1,236 @@
+//! Channels as volumes: filled once, mounted read-only by every container that reads them.
+//!
+//! Invariant: a volume is used only where a mark in the data directory says that it was filled to its end; its name says
+//! with what: the source's path, and each file's name, size and time. Filling and removing one exclude each other and
+//! every start of a container that mounts it.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use super::archive::{self, TransferError};
+use super::daemon::{self, infrastructure};
+use crate::executor::folder::{blocking, found};
+use crate::executor::{ChannelSpec, ExecutorError};
+
+/// Where a volume is mounted while it is filled.
+const FILLED_AT: &str = "/tunesmith-channel";
+
+/// The volumes of one data directory.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    /// The marks: a small file each, written at each use.
+    marks: PathBuf,
+    /// What the names of all of them begin with.
+    prefix: String,
+    locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+}
+
+/// A volume that stays as it is for as long as this is held.
+#[derive(Debug)]
+pub(super) struct Filled {
+    pub(super) name: String,
+    _held: OwnedRwLockReadGuard<()>,
+}
+
+impl Volumes {
+    pub(super) fn open(marks: PathBuf, prefix: String) -> io::Result<Self> {
+        std::fs::create_dir_all(&marks)?;
+        Ok(Self { marks, prefix, locks: Mutex::default() })
+    }
+
+    /// A volume with a channel's data; `image` is one that the daemon has, whichever: nothing of it runs.
+    pub(super) async fn filled(
+        &self,
+        docker: &bollard::Docker,
+        patient: &bollard::Docker,
+        image: &str,
+        channel: &ChannelSpec,
+    ) -> Result<Filled, ExecutorError> {
+        let source = channel.source.clone();
+        let doing = format!("looking through the channel {}", channel.name);
+        let print = blocking(doing, move || fingerprint(&source)).await?;
+        let name = format!("{}-channel-{print}", self.prefix);
+        let lock = self.lock(&name);
+        let shared = Arc::clone(&lock).read_owned().await;
+        if self.is_filled(docker, &name).await? {
+            return Ok(Filled { name, _held: shared });
+        }
+        drop(shared);
+        let alone = lock.write_owned().await;
+        if !self.is_filled(docker, &name).await? {
+            self.fill(docker, patient, image, &name, channel).await?;
+        }
+        Ok(Filled { name, _held: alone.downgrade() })
+    }
+
+    /// Removes volumes that nobody used for long. Those that a container mounts stay.
+    pub(super) async fn remove_unused(&self, docker: &bollard::Docker, unused: Duration) -> Result<(), ExecutorError> {
+        let marks = self.marks.clone();
+        let old = blocking("looking through the channels' volumes".into(), move || {
+            let mut old = Vec::new();
+            for entry in std::fs::read_dir(marks)? {
+                let entry = entry?;
+                let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+                old.extend(entry.file_name().into_string().ok().filter(|_| age >= unused));
+            }
+            Ok(old)
+        })
+        .await?;
+        for name in old {
+            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            self.remove(docker, &name).await?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self, name: &str) -> Arc<RwLock<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(name.to_owned()).or_default())
+    }
+
+    async fn is_filled(&self, docker: &bollard::Docker, name: &str) -> Result<bool, ExecutorError> {
+        let mark = self.marks.join(name);
+        // Written anew, so that its time tells of the last use.
+        let touched = std::fs::File::options().write(true).open(mark).and_then(|mut mark| mark.write_all(b"\n"));
+        if found(touched).map_err(crate::executor::folder::failed(format!("marking the volume {name}")))?.is_none() {
+            return Ok(false);
+        }
+        // Somebody may have removed it.
+        let there = daemon::there(docker.inspect_volume(name).await);
+        Ok(there.map_err(infrastructure(format!("looking for the volume {name}")))?.is_some())
+    }
+
+    async fn fill(
+        &self,
+        docker: &bollard::Docker,
+        patient: &bollard::Docker,
+        image: &str,
+        name: &str,
+        channel: &ChannelSpec,
+    ) -> Result<(), ExecutorError> {
+        let failed = || infrastructure(format!("filling the volume of channel {}", channel.name));
+        // What an earlier filling left half done.
+        self.remove(docker, name).await?;
+        let labels = HashMap::from([("tunesmith.data-directory".to_owned(), self.prefix.clone())]);
+        let volume =
+            VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
+        docker.create_volume(volume).await.map_err(failed())?;
+        let helper = format!("{name}-filling");
+        self.remove_helper(docker, &helper).await?;
+        let mount = mount(name, FILLED_AT, false);
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            // Never started, but there has to be something.
+            entrypoint: Some(vec!["none".to_owned()]),
+            labels: Some(HashMap::from([("tunesmith.data-directory".to_owned(), self.prefix.clone())])),
+            network_disabled: Some(true),
+            host_config: Some(HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptions { name: Some(helper.clone()), ..CreateContainerOptions::default() };
+        docker.create_container(Some(options), body).await.map_err(failed())?;
+        let source = channel.source.clone();
+        let uploaded = archive::upload(patient, &helper, FILLED_AT, move |archive| {
+            archive::append_tree(archive, Path::new(""), &source, false)
+        })
+        .await;
+        self.remove_helper(docker, &helper).await?;
+        uploaded.map_err(|error| upload_failed(&format!("filling the volume of channel {}", channel.name), error))?;
+        let marked = std::fs::write(self.marks.join(name), "");
+        marked.map_err(crate::executor::folder::failed(format!("marking the volume {name}")))
+    }
+
+    async fn remove_helper(&self, docker: &bollard::Docker, helper: &str) -> Result<(), ExecutorError> {
+        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        let removed = daemon::there(docker.remove_container(helper, Some(options)).await);
+        removed.map(drop).map_err(infrastructure(format!("removing the container {helper}")))
+    }
+
+    /// Removes a volume and then its mark; one that is in use stays, with its mark.
+    async fn remove(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+        match daemon::there(docker.remove_volume(name, None::<RemoveVolumeOptions>).await) {
+            Err(error) if daemon::status(&error) == Some(409) => return Ok(()),
+            other => other.map_err(infrastructure(format!("removing the volume {name}")))?,
+        };
+        let gone = found(std::fs::remove_file(self.marks.join(name)));
+        gone.map(drop).map_err(crate::executor::folder::failed(format!("unmarking the volume {name}")))
+    }
+}
+
+/// An upload that did not come to its end.
+pub(super) fn upload_failed(doing: &str, error: TransferError) -> ExecutorError {
+    match error {
+        TransferError::Daemon(error) => infrastructure(doing)(error),
+        other => ExecutorError::Infrastructure { doing: doing.to_owned(), source: io::Error::other(other) },
+    }
+}
+
+/// A volume at a path of a container.
+pub(super) fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Mount::default()
+    }
+}
+
+/// Tells one content from another, without reading it.
+fn fingerprint(source: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(source.as_os_str().as_bytes());
+    // Links given as the source are followed, as staging means them.
+    add(&mut hash, source, &source.metadata()?)?;
+    let digest: [u8; 32] = hash.finalize().into();
+    let (half, _) = digest.split_at(16);
+    Ok(format!("{:032x}", half.iter().fold(0_u128, |all, byte| all << 8 | u128::from(*byte))))
+}
+
+fn add(hash: &mut Sha256, path: &Path, meta: &std::fs::Metadata) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(name);
+    if !meta.is_dir() {
+        for part in [meta.size(), meta.ino(), meta.mtime().cast_unsigned(), meta.mtime_nsec().cast_unsigned()] {
+            hash.update(part.to_le_bytes());
+        }
+        return Ok(());
+    }
+    let mut entries = std::fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_unstable_by_key(std::fs::DirEntry::file_name);
+    hash.update((entries.len() as u64).to_le_bytes());
+    for entry in entries {
+        add(hash, &entry.path(), &entry.path().symlink_metadata()?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_channel_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::fs::write(folder.path().join("d/a"), "1").unwrap();
+        let first = fingerprint(folder.path()).unwrap();
+        assert_eq!(fingerprint(folder.path()).unwrap(), first);
+        std::fs::write(folder.path().join("b"), "").unwrap();
+        let second = fingerprint(folder.path()).unwrap();
+        std::fs::write(folder.path().join("d/a"), "22").unwrap();
+        let third = fingerprint(folder.path()).unwrap();
+        assert!(first != second && second != third && first.len() == 32);
+    }
+}

@@ -1,0 +1,280 @@
+//! The Docker daemon of `DOCKER_HOST`, an image made of this machine's own static busybox, and the executor over them.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use bollard::query_parameters::{CreateImageOptions, ListContainersOptions, UploadToContainerOptions};
+use bollard::{API_DEFAULT_VERSION, Docker, body_full};
+use futures_util::StreamExt;
+use tempfile::TempDir;
+use tunesmith::domain::names::AttemptId;
+use tunesmith::executor::Executor;
+use tunesmith::executor::docker::{DockerExecutor, DockerSettings, Pull};
+use tunesmith::executor::images::{Image, Images, Program};
+
+use super::executor_harness::ExecutorHarness;
+
+/// Runs its `script` hyperparameter by a shell.
+pub(crate) const SHELL: &str = "tunesmith-test/sh:1";
+
+/// The daemon that tests use.
+#[expect(clippy::disallowed_methods, reason = "it is the test's own surroundings")]
+pub(crate) fn address() -> String {
+    std::env::var("DOCKER_HOST")
+        .expect("set DOCKER_HOST to a Docker daemon that tests may use; scripts/test starts one")
+}
+
+/// A client of a daemon that must answer.
+pub(crate) async fn connect(address: &str) -> Docker {
+    let docker = Docker::connect_with_unix(address, 120, API_DEFAULT_VERSION).expect("a unix socket is named");
+    let answered = docker.negotiate_version().await;
+    answered.map_err(|error| format!("no Docker daemon answers at {address}: {error}")).unwrap()
+}
+
+/// Makes the image where this process has not yet, and says what it is called.
+pub(crate) async fn shell_image(docker: &Docker, address: &str) -> &'static str {
+    static MADE: OnceLock<tokio::sync::Mutex<HashSet<String>>> = OnceLock::new();
+    let mut made = MADE.get_or_init(tokio::sync::Mutex::default).lock().await;
+    if made.insert(address.to_owned()) {
+        import(docker, SHELL, r#"ENTRYPOINT ["/bin/sh", "-c", "eval \"$SM_HP_SCRIPT\"", "job"]"#).await;
+    }
+    SHELL
+}
+
+/// Makes an image of busybox with changes to its configuration.
+pub(crate) async fn import(docker: &Docker, name: &str, change: &str) {
+    let (repo, tag) = name.rsplit_once(':').unwrap();
+    let options = CreateImageOptions {
+        from_src: Some("-".into()),
+        repo: Some(repo.into()),
+        tag: Some(tag.into()),
+        changes: vec![change.into()],
+        ..CreateImageOptions::default()
+    };
+    let mut steps = docker.create_image(Some(options), Some(body_full(root().into())), None).boxed();
+    while let Some(step) = steps.next().await {
+        step.unwrap();
+    }
+}
+
+/// The files of an image: busybox under each of its names.
+fn root() -> Vec<u8> {
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().map(Path::new).find(|path| path.is_file());
+    let busybox = busybox.expect("busybox is missing: scripts/test installs busybox-static");
+    let listed = std::process::Command::new(busybox).arg("--list").output().unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    for (folder, mode) in [("bin/", 0o755), ("tmp/", 0o1777), ("proc/", 0o755), ("sys/", 0o755), ("dev/", 0o755)] {
+        let mut header = header(tar::EntryType::Directory, mode, 0);
+        archive.append_data(&mut header, folder, std::io::empty()).unwrap();
+    }
+    let program = std::fs::read(busybox).unwrap();
+    let mut whole = header(tar::EntryType::Regular, 0o755, program.len() as u64);
+    archive.append_data(&mut whole, "bin/busybox", program.as_slice()).unwrap();
+    for name in String::from_utf8(listed.stdout).unwrap().lines().filter(|name| *name != "busybox") {
+        let mut link = header(tar::EntryType::Symlink, 0o777, 0);
+        archive.append_link(&mut link, format!("bin/{name}"), "busybox").unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header
+}
+
+/// A Docker executor on a data directory of its own.
+pub(crate) struct Harness {
+    pub(crate) executor: DockerExecutor,
+    pub(crate) settings: DockerSettings,
+    pub(crate) docker: Docker,
+    scratch: TempDir,
+}
+
+impl Harness {
+    /// With the settings that tests share.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With settings changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut DockerSettings)) -> Self {
+        Self::at(address(), change).await
+    }
+
+    /// On a daemon of the test's own, with settings changed.
+    pub(crate) async fn at(address: String, change: impl FnOnce(&mut DockerSettings)) -> Self {
+        let scratch = TempDir::new().unwrap();
+        let docker = connect(&address).await;
+        let image = Image::container("test/sh:1", shell_image(&docker, &address).await);
+        let mut read_only = Image::container("test/read-only:1", SHELL);
+        if let Program::Container(container) = &mut read_only.program {
+            container.read_only_root = true;
+        }
+        let images = Images::new(vec![image, read_only]).unwrap().allow(&["tunesmith-test/**".into()]).unwrap();
+        let binary = env!("CARGO_BIN_EXE_tunesmith").into();
+        let mut settings = DockerSettings::new(scratch.path().join("data"), binary, images, address);
+        settings.pull = Pull::Never;
+        settings.max_processes = Some(64);
+        change(&mut settings);
+        Self { executor: DockerExecutor::open(settings.clone()).unwrap(), settings, docker, scratch }
+    }
+
+    /// An attempt's folder.
+    pub(crate) fn folder(&self, id: AttemptId) -> std::path::PathBuf {
+        self.settings.data_dir.canonicalize().unwrap().join("docker/attempts").join(id.to_string())
+    }
+
+    /// What the name of an attempt's container is.
+    pub(crate) fn container_name(&self, id: AttemptId) -> String {
+        let own = self.executor.id().replace("docker:", "").replace('-', "");
+        format!("tunesmith-{}-{id}", &own[..12])
+    }
+
+    /// An attempt's container.
+    pub(crate) async fn container(&self, id: AttemptId) -> String {
+        let label = format!("tunesmith.attempt={id}");
+        let found = containers(&self.docker, &label).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+}
+
+/// The ids of the containers that have a label.
+pub(crate) async fn containers(docker: &Docker, label: &str) -> Vec<String> {
+    let filters = Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])]));
+    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+    let found = docker.list_containers(Some(options)).await.unwrap();
+    found.into_iter().filter_map(|container| container.id).collect()
+}
+
+impl ExecutorHarness for Harness {
+    async fn fresh() -> Self {
+        Self::start().await
+    }
+
+    fn executor(&self) -> &dyn Executor {
+        &self.executor
+    }
+
+    async fn restart(&mut self) {
+        self.executor = DockerExecutor::open(self.settings.clone()).unwrap();
+    }
+
+    fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    async fn tell(&self, id: AttemptId, name: &str) {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut file = header(tar::EntryType::Regular, 0o644, 0);
+        archive.append_data(&mut file, name, std::io::empty()).unwrap();
+        let options = UploadToContainerOptions { path: "/opt/ml/output".into(), ..UploadToContainerOptions::default() };
+        let bytes = body_full(archive.into_inner().unwrap().into());
+        self.docker.upload_to_container(&self.container(id).await, Some(options), bytes).await.unwrap();
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        // What a test left is removed before its folder goes; a runtime of its own, as this one may be ending.
+        let settings = self.settings.clone();
+        let removed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let executor = DockerExecutor::open(settings).unwrap();
+                for id in executor.list().await.unwrap() {
+                    executor.remove(id).await.unwrap();
+                }
+                executor.remove_channels().await.unwrap();
+            });
+        });
+        let removed = removed.join();
+        assert!(removed.is_ok() || std::thread::panicking(), "what the test left could not be removed");
+    }
+}
+
+/// A Docker daemon of the test's own, without a network, which can be ended and started again.
+pub(crate) struct Daemon {
+    folder: TempDir,
+    live_restore: bool,
+    process: Option<std::process::Child>,
+}
+
+impl Daemon {
+    pub(crate) async fn start(live_restore: bool) -> Self {
+        let mut daemon = Self { folder: TempDir::new().unwrap(), live_restore, process: None };
+        daemon.start_again().await;
+        daemon
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
+    }
+
+    /// Starts it, and waits until it answers.
+    pub(crate) async fn start_again(&mut self) {
+        let at = |name: &str| self.folder.path().join(name);
+        std::fs::write(at("daemon.json"), "{}").unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
+        // A network namespace of its own: daemons take each other's bridges away.
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--net", "dockerd"]);
+        command.args([
+            "--bridge=none",
+            "--iptables=false",
+            "--ip-forward=false",
+            "--ip-masq=false",
+            "-H",
+            &self.address(),
+        ]);
+        for (flag, name) in
+            [("--data-root", "root"), ("--exec-root", "exec"), ("-p", "pid"), ("--config-file", "daemon.json")]
+        {
+            command.arg(flag).arg(at(name));
+        }
+        if self.live_restore {
+            command.arg("--live-restore");
+        }
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().expect("unshare is missing: it is of util-linux"));
+        let begun = std::time::Instant::now();
+        loop {
+            let docker = Docker::connect_with_unix(&self.address(), 5, API_DEFAULT_VERSION);
+            if let Ok(docker) = docker
+                && docker.ping().await.is_ok()
+            {
+                return;
+            }
+            let log = || std::fs::read_to_string(at("log")).unwrap_or_default();
+            assert!(begun.elapsed() < std::time::Duration::from_mins(1), "dockerd does not answer: {}", log());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = process.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Without containers nothing of it goes on: what is beneath it is left to end by itself.
+        self.stop();
+        if let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") {
+            let within = self.folder.path().to_string_lossy().into_owned();
+            for place in
+                mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|p| p.starts_with(&within))
+            {
+                let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
+    }
+}
