@@ -369,7 +369,8 @@ async fn an_earlier_attempt_and_a_container_without_a_folder_are_ended() {
     let mut second = script("echo second");
     second.id = AttemptId { number: 2, ..first.id };
     assert_eq!(told(&h, &second).await, ["second"]);
-    assert!(is_infrastructure(&over(&h.executor, first.id).await, "removed"), "one at a time");
+    let exit = over(&h.executor, first.id).await;
+    assert!(is_infrastructure(&exit, "removed"), "one at a time: {exit:?}");
 
     let stray = AttemptId { training_job: uuid::Uuid::new_v4(), number: 1 };
     let labels = [
