@@ -454,7 +454,7 @@ impl Attempt<'_> {
     }
 
     /// The exit record of a container that is over, with what is fetched for it.
-    async fn end(&mut self, end: End) -> io::Result<Exit> {
+    async fn end(&mut self, mut end: End) -> io::Result<Exit> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
@@ -478,7 +478,7 @@ impl Attempt<'_> {
         }
         let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
         let stopping = self.stopping.as_ref().map(|(stopping, _)| stopping.cause.clone());
-        let cause = stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore));
+        let mut cause = stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore));
         let failure = ending::failure(&docker, &self.plan.container).await;
         if cause == (ExitCause::Signaled { signal: 9 }) {
             // Whoever removes a container kills it first.
@@ -486,6 +486,8 @@ impl Attempt<'_> {
             if matches!(self.look().await, Ok(Seen::Missing)) {
                 return Ok(self.lost(GONE.to_owned()));
             }
+            end.out_of_memory = ending::ran_out_of_memory(&docker, &self.plan.container, self.clock.now()).await;
+            cause = end.cause(self.plan.memory, live_restore);
         }
         Ok(Exit { started_at: self.started_at, ended_at, cause, failure, stderr_tail, remark: None })
     }

@@ -106,7 +106,8 @@ async fn isolation_leaves_no_network() {
 #[tokio::test]
 async fn a_fork_bomb_and_a_deaf_program_are_contained() {
     let h = Harness::start().await;
-    let mut bomb = script("trap '' TERM; bomb() { bomb | bomb & }; echo ready; bomb; while true; do sleep 1; done");
+    let mut bomb =
+        script("trap '' TERM; mkfifo /tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & read x < /tmp/never");
     (bomb.max_runtime_ms, bomb.stop_grace_ms) = (2_000, 200);
     h.executor.launch(&bomb).await.unwrap();
     line(&h.executor, bomb.id, "ready").await;
