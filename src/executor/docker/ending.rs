@@ -3,12 +3,15 @@
 //! Invariant: a program's own end and a signal that somebody sent are the job's; what the daemon did to it while it was
 //! itself restarted is the machine's, and so is an end by a signal that nobody watched.
 
-use bollard::query_parameters::LogsOptions;
+use std::time::Duration;
+
+use bollard::query_parameters::{EventsOptions, LogsOptions};
 use futures_util::StreamExt;
 
 use super::archive::{self, Bounds, TransferError};
 use super::plan::Plan;
 use crate::domain::outcome::ExitCause;
+use crate::domain::time::Timestamp;
 use crate::executor::contract;
 use crate::executor::folder::log_writer::Tail;
 
@@ -17,6 +20,9 @@ const FAILURE_CHARACTERS: usize = 1024;
 
 /// Lines of both streams among which the last of stderr are looked for: what the pipe of the other holds may come after.
 const TAIL_LINES: &str = "20000";
+
+/// How long the daemon may take to look through its events.
+const EVENTS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the daemon says of a container that is over, and what was seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +89,19 @@ pub(super) async fn stderr_tail(docker: &bollard::Docker, container: &str) -> St
         tail.take(frame.as_ref());
     }
     tail.text()
+}
+
+/// Whether the daemon was told that a container ran out of memory: its own mark of that may miss what comes after the end.
+pub(super) async fn ran_out_of_memory(docker: &bollard::Docker, container: &str, now: Timestamp) -> bool {
+    let filters = [("container", container), ("event", "oom")];
+    let options = EventsOptions {
+        since: Some("1".to_owned()),
+        until: Some((now.0 / 1000 + 1).to_string()),
+        filters: Some(filters.map(|(key, value)| (key.to_owned(), vec![value.to_owned()])).into()),
+    };
+    let mut events = docker.events(Some(options)).boxed();
+    let first = tokio::time::timeout(EVENTS_PATIENCE, events.next()).await;
+    matches!(first, Ok(Some(Ok(_))))
 }
 
 /// Brings checkpoints to where they are kept; what to tell where that failed.

@@ -213,8 +213,10 @@ impl DockerExecutor {
         let options =
             CreateContainerOptions { name: Some(names.container.clone()), ..CreateContainerOptions::default() };
         match clients.docker.create_container(Some(options), body).await {
-            // A server that died on the way made it.
-            Err(error) if daemon::status(&error) == Some(409) => {}
+            // A server that died on the way made it, or the daemon is still at it.
+            Err(error) if daemon::status(&error) == Some(409) => {
+                wait_for_container(&clients.docker, &names.container).await?;
+            }
             Err(error) if daemon::status(&error) == Some(400) => {
                 let message = daemon::message(&error);
                 return Err(ExecutorError::Client(format!("the container cannot be made: {message}")));
@@ -498,6 +500,19 @@ impl Executor for DockerExecutor {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Waits until a container whose name is taken is there.
+async fn wait_for_container(docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+    let doing = || format!("waiting for the container {name}");
+    for _ in 0..300 {
+        let inspected = docker.inspect_container(name, None::<InspectContainerOptions>).await;
+        if daemon::there(inspected).map_err(infrastructure(doing()))?.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(ExecutorError::Infrastructure { doing: doing(), source: ErrorKind::TimedOut.into() })
 }
 
 /// Removes a container, and waits until it is gone.

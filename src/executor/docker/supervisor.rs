@@ -37,6 +37,12 @@ use crate::executor::folder::{Folder, KILL, found};
 /// The command.
 pub(super) const COMMAND: &str = "supervise-container";
 
+/// What is told of a container that is there no more.
+const GONE: &str = "the container is gone: something else removed it";
+
+/// How long a container takes to go once it is killed, if that is what is meant.
+const REMOVAL: Duration = Duration::from_millis(500);
+
 /// How often to look at the disk, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -179,7 +185,7 @@ impl Attempt<'_> {
             broken |= was_away;
             match seen {
                 Seen::Missing => {
-                    return Ok(self.lost("the container is gone: something else removed it".to_owned()));
+                    return Ok(self.lost(GONE.to_owned()));
                 }
                 Seen::Created => {
                     if self.folder.stop_marker().exists() {
@@ -232,7 +238,7 @@ impl Attempt<'_> {
         let inspected = docker.inspect_container(&self.plan.container, None::<InspectContainerOptions>).await;
         let Some(container) = daemon::there(inspected)? else { return Ok(Seen::Missing) };
         let state = container.state.unwrap_or_default();
-        if state.status == Some(ContainerStateStatusEnum::REMOVING) {
+        if state.status == Some(ContainerStateStatusEnum::REMOVING) || state.dead == Some(true) {
             return Ok(Seen::Missing);
         }
         if state.running == Some(true) {
@@ -448,7 +454,7 @@ impl Attempt<'_> {
     }
 
     /// The exit record of a container that is over, with what is fetched for it.
-    async fn end(&mut self, end: End) -> io::Result<Exit> {
+    async fn end(&mut self, mut end: End) -> io::Result<Exit> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
@@ -472,14 +478,18 @@ impl Attempt<'_> {
         }
         let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
         let stopping = self.stopping.as_ref().map(|(stopping, _)| stopping.cause.clone());
-        Ok(Exit {
-            started_at: self.started_at,
-            ended_at,
-            cause: stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore)),
-            failure: ending::failure(&docker, &self.plan.container).await,
-            stderr_tail,
-            remark: None,
-        })
+        let mut cause = stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore));
+        let failure = ending::failure(&docker, &self.plan.container).await;
+        if cause == (ExitCause::Signaled { signal: 9 }) {
+            // Whoever removes a container kills it first.
+            tokio::time::sleep(REMOVAL).await;
+            if matches!(self.look().await, Ok(Seen::Missing)) {
+                return Ok(self.lost(GONE.to_owned()));
+            }
+            end.out_of_memory = ending::ran_out_of_memory(&docker, &self.plan.container, self.clock.now()).await;
+            cause = end.cause(self.plan.memory, live_restore);
+        }
+        Ok(Exit { started_at: self.started_at, ended_at, cause, failure, stderr_tail, remark: None })
     }
 }
 

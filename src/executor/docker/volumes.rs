@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
-use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
@@ -24,6 +26,9 @@ use crate::executor::{ChannelSpec, ExecutorError};
 
 /// Where a volume is mounted while it is filled.
 const FILLED_AT: &str = "/tunesmith-channel";
+
+/// On the container that a volume is filled through: which.
+const HELPER_LABEL: &str = "tunesmith.fills";
 
 /// The volumes of one data directory.
 #[derive(Debug)]
@@ -88,6 +93,7 @@ impl Volumes {
         .await?;
         for name in old {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            self.remove_helpers(docker, &name).await?;
             self.remove(docker, &name).await?;
         }
         Ok(())
@@ -120,19 +126,20 @@ impl Volumes {
     ) -> Result<(), ExecutorError> {
         let failed = || infrastructure(format!("filling the volume of channel {}", channel.name));
         // What an earlier filling left half done.
+        self.remove_helpers(docker, name).await?;
         self.remove(docker, name).await?;
         let labels = HashMap::from([("tunesmith.data-directory".to_owned(), self.prefix.clone())]);
         let volume =
             VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(failed())?;
-        let helper = format!("{name}-filling");
-        self.remove_helper(docker, &helper).await?;
+        // Of a name of its own: a request that a server left behind may still hold another.
+        let helper = format!("{name}-{}", uuid::Uuid::new_v4().simple());
         let mount = mount(name, FILLED_AT, false);
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // Never started, but there has to be something.
             entrypoint: Some(vec!["none".to_owned()]),
-            labels: Some(HashMap::from([("tunesmith.data-directory".to_owned(), self.prefix.clone())])),
+            labels: Some(HashMap::from([(HELPER_LABEL.to_owned(), name.to_owned())])),
             network_disabled: Some(true),
             host_config: Some(HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
@@ -148,6 +155,17 @@ impl Volumes {
         uploaded.map_err(|error| upload_failed(&format!("filling the volume of channel {}", channel.name), error))?;
         let marked = std::fs::write(self.marks.join(name), "");
         marked.map_err(crate::executor::folder::failed(format!("marking the volume {name}")))
+    }
+
+    /// Removes what filled a volume, or was about to.
+    async fn remove_helpers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![format!("{HELPER_LABEL}={name}")])]));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        let left = docker.list_containers(Some(options)).await;
+        for helper in left.map_err(infrastructure(format!("looking for what filled the volume {name}")))? {
+            self.remove_helper(docker, &helper.id.unwrap_or_default()).await?;
+        }
+        Ok(())
     }
 
     async fn remove_helper(&self, docker: &bollard::Docker, helper: &str) -> Result<(), ExecutorError> {

@@ -106,7 +106,8 @@ async fn isolation_leaves_no_network() {
 #[tokio::test]
 async fn a_fork_bomb_and_a_deaf_program_are_contained() {
     let h = Harness::start().await;
-    let mut bomb = script("trap '' TERM; bomb() { bomb | bomb & }; echo ready; bomb; while true; do sleep 1; done");
+    let mut bomb =
+        script("trap '' TERM; mkfifo /tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & read x < /tmp/never");
     (bomb.max_runtime_ms, bomb.stop_grace_ms) = (2_000, 200);
     h.executor.launch(&bomb).await.unwrap();
     line(&h.executor, bomb.id, "ready").await;
@@ -369,7 +370,8 @@ async fn an_earlier_attempt_and_a_container_without_a_folder_are_ended() {
     let mut second = script("echo second");
     second.id = AttemptId { number: 2, ..first.id };
     assert_eq!(told(&h, &second).await, ["second"]);
-    assert!(is_infrastructure(&over(&h.executor, first.id).await, "removed"), "one at a time");
+    let exit = over(&h.executor, first.id).await;
+    assert!(is_infrastructure(&exit, "removed"), "one at a time: {exit:?}");
 
     let stray = AttemptId { training_job: uuid::Uuid::new_v4(), number: 1 };
     let labels = [

@@ -54,7 +54,9 @@ fn request(name: &str, image: &str, isolated: bool) -> Value {
 fn is_completed(server: &ServerProcess, name: &str) {
     let job = server.finish(name);
     assert_eq!(job["HyperParameterTuningJobStatus"], "Completed", "{job}");
-    assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 6, "{job}");
+    let told = |summary: &Value| (summary["TrainingJobName"].to_string(), summary["FailureReason"].to_string());
+    let told: Vec<_> = server.training_jobs(name).iter().map(told).collect();
+    assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 6, "{told:?}");
     assert_eq!(job["ObjectiveStatusCounters"]["Succeeded"], 6, "{job}");
 }
 
