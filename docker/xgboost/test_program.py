@@ -225,7 +225,7 @@ class Training(unittest.TestCase):
 
 class Metrics(unittest.TestCase):
     def test_all_of_them_are_predefined(self):
-        images = tomllib.loads((PROGRAM.parent.parent / "images.toml").read_text())["images"]
+        images = tomllib.loads((PROGRAM.parent.parent / "tunesmith.toml").read_text())["images"]
         defined = {d["name"]: d["regex"] for d in images[0]["metric_definitions"]}
         self.assertEqual(set(defined), {f"{channel}:{name}" for channel in ("train", "validation") for name in metrics.ALL})
         for name, regex in defined.items():

@@ -9,7 +9,6 @@ import io
 import random
 import sys
 import tarfile
-import tempfile
 import time
 from pathlib import Path
 
@@ -117,11 +116,9 @@ assert metrics["validation:auc"] == scores[0] and metrics["train:auc"] > 0.98, m
 
 key = best["ModelArtifacts"]["S3ModelArtifacts"].removeprefix(f"s3://{bucket}/")
 packed = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-with tempfile.TemporaryDirectory() as folder:
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        assert archive.getnames() == ["xgboost-model"], archive.getnames()
-        archive.extractall(folder, filter="data")
-    model = xgboost.Booster(model_file=f"{folder}/xgboost-model")
+with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+    assert archive.getnames() == ["xgboost-model"], archive.getnames()
+    model = xgboost.Booster(model_file=bytearray(archive.extractfile("xgboost-model").read()))
 assert model.num_boosted_rounds() == 100 and model.num_features() == 30
 model.set_param({"eval_metric": "auc"})
 table = numpy.array(validation, float)
