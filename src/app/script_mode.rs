@@ -46,9 +46,7 @@ mod tests {
             json!({"StaticHyperParameters": {SUBMIT_DIRECTORY: submitted}, "InputDataConfig": channels});
         add_code_channel(&mut definition);
         let channels = definition["InputDataConfig"].as_array().cloned().unwrap_or_default();
-        let shown = |channel: &Value| {
-            json!([channel["ChannelName"], channel["DataSource"]["S3DataSource"]["S3Uri"]])
-        };
+        let shown = |channel: &Value| json!([channel["ChannelName"], channel["DataSource"]["S3DataSource"]["S3Uri"]]);
         channels.iter().map(shown).collect()
     }
 

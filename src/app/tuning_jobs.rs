@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use crate::app::creation::NewJob;
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions, script_mode};
+use crate::app::{
+    App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions, script_mode,
+};
 use crate::domain::names::{Scope, new_row_id};
 use crate::domain::request::TuningRequest;
 use crate::domain::rules::{self, Plan, RuleError};

@@ -48,14 +48,18 @@ impl Image {
     #[must_use]
     pub fn command<'w>(name: &str, command: impl IntoIterator<Item = &'w str>) -> Self {
         let command = command.into_iter().map(str::to_owned).collect();
-        Self { name: name.to_owned(), program: Program::Command(command), metric_definitions: Vec::new(), script_mode: false }
+        Self::bare(name, Program::Command(command))
     }
 
     /// A container image under a name, without metric definitions.
     #[must_use]
     pub fn container(name: &str, reference: &str) -> Self {
         let container = Container { reference: reference.to_owned(), read_only_root: false };
-        Self { name: name.to_owned(), program: Program::Container(container), metric_definitions: Vec::new(), script_mode: false }
+        Self::bare(name, Program::Container(container))
+    }
+
+    fn bare(name: &str, program: Program) -> Self {
+        Self { name: name.to_owned(), program, metric_definitions: Vec::new(), script_mode: false }
     }
 
     /// The container image, where it is one.

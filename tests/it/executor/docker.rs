@@ -106,8 +106,11 @@ async fn isolation_leaves_no_network() {
 #[tokio::test]
 async fn a_fork_bomb_and_a_deaf_program_are_contained() {
     let h = Harness::start().await;
-    let mut bomb =
-        script("trap '' TERM; mkfifo /tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & read x < /tmp/never");
+    // A child that ends interrupts what waits for the pipe: it waits again, without a process of its own.
+    let mut bomb = script(
+        "trap '' TERM; mkfifo /tmp/never; exec 3<>/tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & \
+         while true; do read x <&3; done",
+    );
     (bomb.max_runtime_ms, bomb.stop_grace_ms) = (2_000, 200);
     h.executor.launch(&bomb).await.unwrap();
     line(&h.executor, bomb.id, "ready").await;
