@@ -19,7 +19,7 @@ from botocore.config import Config
 
 ENDPOINT, S3_ENDPOINT, ACCESS_KEY, SECRET_KEY = sys.argv[1:]
 DEADLINE = 240
-JOBS, PARALLEL, INSTANCES = 12, 3, 1
+JOBS, PARALLEL, INSTANCES = 12, 3, 2
 credentials = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
 tuner = boto3.client("sagemaker", endpoint_url=ENDPOINT, config=Config(retries={"max_attempts": 0}), **credentials)
 s3 = boto3.client("s3", endpoint_url=S3_ENDPOINT, config=Config(s3={"addressing_style": "path"}), **credentials)

@@ -57,10 +57,7 @@ pub struct Entry {
 #[serde(deny_unknown_fields)]
 pub struct RefusedValues {
     /// These.
-    #[serde(default)]
     pub values: Vec<Value>,
-    /// All above this.
-    pub above: Option<i64>,
     /// What to do instead.
     pub instead: String,
 }
@@ -188,12 +185,11 @@ impl Entry {
 
 impl RefusedValues {
     fn refuses(&self, value: &Value) -> bool {
-        self.values.contains(value) || self.above.zip(value.as_i64()).is_some_and(|(above, n)| n > above)
+        self.values.contains(value)
     }
 
     fn named(&self) -> String {
-        let above = self.above.map(|above| format!("above {above}"));
-        self.values.iter().map(quote::value).chain(above).collect::<Vec<_>>().join(", ")
+        self.values.iter().map(quote::value).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -333,8 +329,8 @@ mod tests {
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"ResourceConfig": {"InstanceCount": 2}, "EnableManagedSpotTraining": true}})),
-            @"Value '2' at 'trainingJobDefinition.resourceConfig.instanceCount' is not supported yet. Use 1. Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity."
+            text(json!({"TrainingJobDefinition": {"CheckpointConfig": {"S3Uri": "s3://b/c"}, "EnableManagedSpotTraining": true}})),
+            @"Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity."
         );
         insta::assert_snapshot!(
             text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "ShuffleConfig": {"Seed": 1}}]}})),
