@@ -110,7 +110,6 @@ assert scores == sorted(scores, reverse=True) and scores[0] > 0.98, scores
 assert len(set(scores)) > 3, scores
 
 best = tuner.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
-assert best["TrainingJobName"] == listed[0]["TrainingJobName"], best
 metrics = {metric["MetricName"]: metric["Value"] for metric in best["FinalMetricDataList"]}
 assert metrics["validation:auc"] == scores[0] and metrics["train:auc"] > 0.98, metrics
 
