@@ -86,7 +86,11 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
     let app = TestApp::new(engine).await;
     let definition = "/TrainingJobDefinition/AlgorithmSpecification";
     let cases = [
-        (format!("{definition}/TrainingImage"), json!("evil/image"), "[local/plain:1, local/metrics:1]"),
+        (
+            format!("{definition}/TrainingImage"),
+            json!("evil/image"),
+            "[local/plain:1, local/metrics:1, local/contained:1]",
+        ),
         (format!("{definition}/TrainingImage"), json!("local/plain:1"), "A metric is required for this"),
         (format!("{definition}/MetricDefinitions"), json!([{"Name": "loss", "Regex": "(?=x)(y)"}]), "loss"),
         ("/TrainingJobDefinition/EnableManagedSpotTraining".into(), json!(true), "not supported yet"),
