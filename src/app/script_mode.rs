@@ -41,7 +41,7 @@ fn submitted(definition: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn channels(submitted: &str, channels: Value) -> Value {
+    fn channels(submitted: &str, channels: &Value) -> Value {
         let mut definition =
             json!({"StaticHyperParameters": {SUBMIT_DIRECTORY: submitted}, "InputDataConfig": channels});
         add_code_channel(&mut definition);
@@ -53,17 +53,17 @@ mod tests {
     #[test]
     fn code_in_s3_becomes_a_channel_however_it_is_written() {
         for submitted in ["s3://b/k.tar.gz", r#""s3://b/k.tar.gz""#] {
-            assert_eq!(channels(submitted, Value::Null), json!([["code", "s3://b/k.tar.gz"]]));
+            assert_eq!(channels(submitted, &Value::Null), json!([["code", "s3://b/k.tar.gz"]]));
             let own = json!([{"ChannelName": "train"}]);
-            assert_eq!(channels(submitted, own), json!([["train", null], ["code", "s3://b/k.tar.gz"]]));
+            assert_eq!(channels(submitted, &own), json!([["train", null], ["code", "s3://b/k.tar.gz"]]));
         }
     }
 
     #[test]
     fn code_elsewhere_and_a_channel_of_that_name_are_left_alone() {
         for submitted in ["/opt/ml/code", "file:///code", "\"", ""] {
-            assert_eq!(channels(submitted, Value::Null), json!([]));
+            assert_eq!(channels(submitted, &Value::Null), json!([]));
         }
-        assert_eq!(channels("s3://b/k.tar.gz", json!([{"ChannelName": "code"}])), json!([["code", null]]));
+        assert_eq!(channels("s3://b/k.tar.gz", &json!([{"ChannelName": "code"}])), json!([["code", null]]));
     }
 }

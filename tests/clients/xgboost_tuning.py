@@ -112,6 +112,8 @@ assert len(set(scores)) > 3, scores
 best = tuner.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
 metrics = {metric["MetricName"]: metric["Value"] for metric in best["FinalMetricDataList"]}
 assert metrics["validation:auc"] == scores[0] and metrics["train:auc"] > 0.98, metrics
+# Dozens of predefined metrics were not asked for, and are no news.
+assert len(best["SecondaryStatusTransitions"][-1]["StatusMessage"]) < 1000, best["SecondaryStatusTransitions"][-1]
 
 key = best["ModelArtifacts"]["S3ModelArtifacts"].removeprefix(f"s3://{bucket}/")
 packed = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
