@@ -277,7 +277,9 @@ impl Layers {
             };
             let mut table = Table::try_from(&self.settings).map_err(|_| wrong("the settings can't be written"))?;
             set(&mut table, key, value);
-            self.settings = Settings::deserialize(table).map_err(|error| wrong(error.message()))?;
+            let read = Settings::deserialize(table).map_err(|error| wrong(error.message()))?;
+            // No variable sets a bucket, and a secret is written as `***`: it would not come back.
+            self.settings = Settings { buckets: std::mem::take(&mut self.settings.buckets), ..read };
             self.sources.insert(key.clone(), Source::Variable(name.clone()));
         }
         Ok(())
@@ -483,6 +485,15 @@ mod tests {
         assert_eq!(settings.images[0].command, ["python3", beside("train.py").to_str().unwrap(), "fast"]);
         assert_eq!(settings.images[1].command, [beside("./train").to_str().unwrap()]);
         assert_eq!(settings.images[1].metric_definitions[0].name, "m");
+    }
+
+    #[test]
+    fn variables_leave_the_secrets_of_buckets_alone() {
+        let (_folder, flags) =
+            with_file("[[buckets]]\nname = \"b\"\naccess_key_id = \"key\"\nsecret_access_key = \"s3cret\"\n");
+        let environment = environment(&[("TUNESMITH_LOG_LEVEL", "debug"), ("TUNESMITH_MAX_RUNNING", "3")]);
+        let settings = Loaded::load(&flags, &environment).unwrap().settings;
+        assert_eq!((settings.max_running, settings.buckets[0].secret_access_key.expose()), (3, "s3cret"));
     }
 
     #[test]
