@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::domain::request::{Channel, MetricDefinition, Objective, TrainingDefinition};
+use crate::domain::request::{Channel, MetricDefinition, Objective, S3DataSource, TrainingDefinition};
 use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec};
 use crate::metrics::Scraper;
-use crate::objects::{Objects, ObjectsError};
+use crate::objects::{Names, Objects, ObjectsError};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
 /// One day: the service's default `StoppingCondition`.
@@ -130,7 +130,7 @@ pub async fn attempt_spec(
     for channel in training.input_data_config.iter().flatten() {
         if let Some(s3) = &channel.data_source.s3 {
             let tuning_job = job.tuning_job_id.unwrap_or(job.id);
-            let staged = objects.stage(&s3.uri, attempt.id, tuning_job).await;
+            let staged = objects.stage(&s3.uri, names(s3), attempt.id, tuning_job).await;
             let name = &channel.channel_name;
             let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
             channels.push(ChannelSpec {
@@ -177,6 +177,10 @@ fn hyperparameters(definition: &ReadDefinition, job: &TrainingJob) -> BTreeMap<S
         all.insert(OBJECTIVE_HYPERPARAMETER.to_owned(), objective.metric_name.clone());
     }
     all
+}
+
+fn names(source: &S3DataSource) -> Names {
+    if source.data_type == "ManifestFile" { Names::Manifest } else { Names::Prefix }
 }
 
 /// A channel's entry in `inputdataconfig.json`.

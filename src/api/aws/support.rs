@@ -337,8 +337,8 @@ mod tests {
             @"Value '2' at 'trainingJobDefinition.resourceConfig.instanceCount' is not supported yet. Use 1. Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "ShuffleConfig": {"Seed": 1}}]}})),
-            @"Value 'Pipe' at 'trainingJobDefinition.inputDataConfig.2.member.inputMode' is not supported yet. Use File. 'trainingJobDefinition.inputDataConfig.2.member.shuffleConfig' is not supported yet. Shuffle the data in the training program."
+            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "DataSource": {"DatasetSource": {"DatasetArn": "a"}}}]}})),
+            @"'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource. Value 'Pipe' at 'trainingJobDefinition.inputDataConfig.2.member.inputMode' is not supported yet. Use File or FastFile."
         );
     }
 
