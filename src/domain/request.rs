@@ -210,6 +210,23 @@ pub struct DataSource {
     /// Objects beneath a prefix.
     #[serde(rename = "S3DataSource")]
     pub s3: Option<S3DataSource>,
+    /// A directory of a network file system.
+    #[serde(rename = "FileSystemDataSource")]
+    pub file_system: Option<FileSystemDataSource>,
+}
+
+/// `FileSystemDataSource`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FileSystemDataSource {
+    /// Such as `fs-0123abcd`.
+    #[serde(rename = "FileSystemId")]
+    pub id: String,
+    /// `EFS` or `FSxLustre`.
+    #[serde(rename = "FileSystemType")]
+    pub kind: String,
+    /// From the file system's root.
+    #[serde(rename = "DirectoryPath")]
+    pub directory: String,
 }
 
 /// `S3DataSource`.

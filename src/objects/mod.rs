@@ -10,6 +10,7 @@ mod bounds;
 mod buckets;
 mod checkpoints;
 mod fetched;
+mod file_systems;
 mod listing;
 mod manifest;
 mod pins;
@@ -30,6 +31,7 @@ use self::bounds::{Bounds, Limits};
 use self::buckets::{Buckets, Remote};
 pub use self::checkpoints::Saver;
 use self::fetched::{Fetched, Room};
+use self::file_systems::FileSystems;
 use self::listing::Listing;
 use self::pins::Pins;
 use self::tree::{Tree, failed};
@@ -55,6 +57,7 @@ pub struct Objects {
     tree: Arc<Tree>,
     artifact: Limits,
     pins: Pins,
+    file_systems: FileSystems,
     remote: Option<RemoteSide>,
 }
 
@@ -110,6 +113,16 @@ pub enum ObjectsError {
     NoRemoteInput {
         /// As given.
         uri: String,
+    },
+    /// No directory for a channel.
+    #[error("the directory {directory} of the file system {file_system} can't be used: {why}")]
+    NoDirectory {
+        /// The file system's id.
+        file_system: String,
+        /// As given.
+        directory: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// A manifest that is none.
     #[error("the manifest {uri} can't be used: {why}")]
@@ -214,6 +227,7 @@ impl ObjectsError {
             | Self::NotFound { .. }
             | Self::NoInput { .. }
             | Self::NoRemoteInput { .. }
+            | Self::NoDirectory { .. }
             | Self::Manifest { .. }
             | Self::Missing { .. }
             | Self::UnusableKey { .. }
@@ -231,7 +245,7 @@ impl Objects {
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
         let tree = Arc::new(Tree::open(&root, &mapped)?);
         let pins = Pins::new(tree.root.path().join(PINS));
-        Ok(Self { tree, artifact: ARTIFACT, pins, remote: None })
+        Ok(Self { tree, artifact: ARTIFACT, pins, file_systems: FileSystems::new(), remote: None })
     }
 
     /// Takes buckets from S3 rather than from the tree, and keeps copies of their channels within `channels`.

@@ -54,7 +54,7 @@ impl Base {
     }
 
     /// The host's path of something beneath, links resolved.
-    fn host_path(&self, within: &Path) -> io::Result<PathBuf> {
+    pub(super) fn host_path(&self, within: &Path) -> io::Result<PathBuf> {
         if within == Path::new(".") {
             Ok(self.path.clone())
         } else {

@@ -128,17 +128,21 @@ pub async fn attempt_spec(
     let training = &definition.training;
     let mut channels = Vec::new();
     for channel in training.input_data_config.iter().flatten() {
-        if let Some(s3) = &channel.data_source.s3 {
-            let tuning_job = job.tuning_job_id.unwrap_or(job.id);
-            let staged = objects.stage(&s3.uri, names(s3), attempt.id, tuning_job).await;
-            let name = &channel.channel_name;
-            let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
-            channels.push(ChannelSpec {
-                name: channel.channel_name.clone(),
-                source,
-                config: channel_config(training, channel),
-            });
-        }
+        let staged = match (&channel.data_source.s3, &channel.data_source.file_system) {
+            (Some(s3), _) => {
+                let tuning_job = job.tuning_job_id.unwrap_or(job.id);
+                objects.stage(&s3.uri, names(s3), attempt.id, tuning_job).await
+            }
+            (None, Some(source)) => objects.directory(&source.id, &source.directory).await,
+            (None, None) => continue,
+        };
+        let name = &channel.channel_name;
+        let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
+        channels.push(ChannelSpec {
+            name: channel.channel_name.clone(),
+            source,
+            config: channel_config(training, channel),
+        });
     }
     let checkpoints = match definition.checkpoints_uri(&job.name) {
         None => None,

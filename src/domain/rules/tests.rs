@@ -215,6 +215,26 @@ fn the_images_metrics_serve_a_request_without_its_own() {
 }
 
 #[test]
+fn a_channel_is_a_prefix_or_a_directory_of_a_file_system() {
+    let source = "/TrainingJobDefinition/InputDataConfig/0/DataSource";
+    let directory = |path: &str| {
+        json!({"FileSystemDataSource": {"FileSystemId": "fs-01234567", "FileSystemType": "EFS",
+            "FileSystemAccessMode": "ro", "DirectoryPath": path}})
+    };
+    for path in ["/", "/data", "/data/train/"] {
+        assert!(planned(source, directory(path)).is_ok(), "{path}");
+    }
+    for path in ["", "data", "//", "/a//b", "/..", "/a/../../b", "/a\nb"] {
+        assert!(refusal(source, directory(path)).contains("DirectoryPath"), "{path:?}");
+    }
+    let mut both = directory("/data");
+    both["S3DataSource"] = json!({"S3DataType": "S3Prefix", "S3Uri": "s3://data/a/"});
+    assert!(refusal(source, both).contains("either an S3DataSource or a FileSystemDataSource"));
+    let fast = json!({"ChannelName": "train", "InputMode": "FastFile", "DataSource": directory("/data")});
+    assert!(refusal("/TrainingJobDefinition/InputDataConfig/0", fast).contains("needs the input mode File"));
+}
+
+#[test]
 fn both_resource_members_may_stand_where_they_agree() {
     let same = json!({"InstanceType": "ml.m5.large", "InstanceCount": 1});
     assert!(planned("/TrainingJobDefinition/HyperParameterTuningResourceConfig", same).is_ok());
