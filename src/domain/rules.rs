@@ -211,6 +211,12 @@ pub enum RuleError {
         "StoppingCondition.MaxRuntimeInSeconds [{0}] is more than 28 days, [{LONGEST_MAX_RUNTIME_SECONDS}]. Lower it."
     )]
     MaxRuntime(i64),
+    /// A wait without spot training; in the service's words.
+    #[error("Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true")]
+    WaitWithoutSpot,
+    /// Spot training without a wait, or with one shorter than the run; in the service's words.
+    #[error("Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds")]
+    MaxWait,
     /// A tag key given twice.
     #[error("The tag key {0} is given more than once. Give each tag its own key.")]
     DuplicateTag(String),
@@ -349,8 +355,14 @@ fn training(definition: &TrainingDefinition) -> Result<(), RuleError> {
     s3_uri("OutputDataConfig.S3OutputPath", &definition.output_data_config.s3_output_path)?;
     definition.checkpoint_config.as_ref().map_or(Ok(()), checkpoints)?;
     resources(definition)?;
-    match definition.stopping_condition.max_runtime_in_seconds {
-        Some(seconds) if seconds > LONGEST_MAX_RUNTIME_SECONDS => Err(RuleError::MaxRuntime(seconds)),
+    let condition = &definition.stopping_condition;
+    let runtime = condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_SECONDS);
+    if runtime > LONGEST_MAX_RUNTIME_SECONDS {
+        return Err(RuleError::MaxRuntime(runtime));
+    }
+    match (definition.enable_managed_spot_training == Some(true), condition.max_wait_time_in_seconds) {
+        (false, Some(_)) => Err(RuleError::WaitWithoutSpot),
+        (true, wait) if wait.is_none_or(|wait| wait < runtime) => Err(RuleError::MaxWait),
         _ => Ok(()),
     }
 }

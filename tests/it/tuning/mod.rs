@@ -2,6 +2,7 @@
 
 #[cfg(feature = "docker")]
 mod docker;
+mod spot;
 
 use serde_json::{Value, json};
 use tunesmith::domain::names::Scope;
