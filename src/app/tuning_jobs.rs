@@ -13,7 +13,7 @@ use crate::app::creation::NewJob;
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
 use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions};
 use crate::domain::names::{Scope, new_row_id};
-use crate::domain::request::{FileSystemDataSource, TuningRequest};
+use crate::domain::request::{FileSystemDataSource, TrainingDefinition, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
@@ -69,6 +69,7 @@ fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
                 .to_owned(),
         ));
     }
+    hosts(definition, code, app.quotas.hosts_per_training_job)?;
     for name in definition.environment.iter().flat_map(|environment| environment.keys()) {
         if let Some(why) = contract::refused_variable(name, code) {
             return Err(AppError::Validation(format!(
@@ -102,6 +103,21 @@ fn check_file_system(app: &App, FileSystemDataSource { id, kind, .. }: &FileSyst
     )))
 }
 
+/// Refuses more hosts than there may be.
+fn hosts(definition: &TrainingDefinition, code: Code, most: u32) -> Result<(), AppError> {
+    let hosts = definition.hosts();
+    if hosts > 1 && code == Code::OfTheOwner {
+        let member =
+            if definition.resource_config.is_some() { "resourceConfig" } else { "hyperParameterTuningResourceConfig" };
+        return Err(AppError::Validation(format!(
+            "Value '{hosts}' at 'trainingJobDefinition.{member}.instanceCount' is not supported for an image that is a \
+             program of the server's machine: only container images run on several hosts. Use 1, or a container image."
+        )));
+    }
+    let asked = u32::try_from(hosts).unwrap_or(u32::MAX);
+    within("hosts_per_training_job", most, asked)
+}
+
 fn unregistered(app: &App, name: &str) -> AppError {
     let registered: Vec<&str> = app.images.names().collect();
     AppError::Validation(format!(
@@ -112,11 +128,14 @@ fn unregistered(app: &App, name: &str) -> AppError {
 }
 
 fn within(quota: &'static str, limit: u32, asked: u32) -> Result<(), AppError> {
-    let what = match quota {
-        "parallel_training_jobs" => "Maximum number of parallel training jobs per hyperparameter tuning job",
-        _ => "Maximum number of training jobs per hyperparameter tuning job",
+    let (what, unit) = match quota {
+        "parallel_training_jobs" => {
+            ("Maximum number of parallel training jobs per hyperparameter tuning job", "Training Jobs")
+        }
+        "hosts_per_training_job" => ("Number of instances for a training job", "Instances"),
+        _ => ("Maximum number of training jobs per hyperparameter tuning job", "Training Jobs"),
     };
-    if asked <= limit { Ok(()) } else { Err(exceeded(what, quota, "Training Jobs", limit, 0, asked)) }
+    if asked <= limit { Ok(()) } else { Err(exceeded(what, quota, unit, limit, 0, asked)) }
 }
 
 /// A used-up quota in the service's words, with the setting that raises it.

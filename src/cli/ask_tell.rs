@@ -4,7 +4,7 @@
 //! no sense is answered by `{"error": …}` and changes nothing. What is suggested is `search`'s alone: this keeps the study
 //! between requests, as the scheduler does for a tuning job.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read as _, Write};
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::domain::request::ParameterRanges;
 use crate::domain::space::Space;
-use crate::domain::status::{Direction, EarlyStopping, Strategy};
+use crate::domain::status::{Direction, EarlyStopping, Strategy, WarmStart};
 use crate::search::{Resource, Study, Trial, TrialState, Verdict, suggest, verdict};
 
 /// The longest line that is read; a longer one is no request of this protocol.
@@ -38,6 +38,27 @@ struct Create {
     ranges: ParameterRanges,
     early_stopping: Option<EarlyStopping>,
     resource: Option<Limits>,
+    warm_start: Option<Parents>,
+}
+
+/// What earlier studies found. Not part of the benchmark's protocol, whose drivers never send it.
+#[derive(Debug, Deserialize)]
+struct Parents {
+    #[serde(rename = "WarmStartType")]
+    kind: WarmStart,
+    parents: Vec<Parent>,
+}
+
+/// An earlier study with the ranges and the objective of this one.
+#[derive(Debug, Deserialize)]
+struct Parent {
+    trials: Vec<Told>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    params: BTreeMap<String, String>,
+    value: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,7 +140,7 @@ fn answer(state: &mut Option<Session>, request: Request) -> Result<Json, String>
 }
 
 fn begin(create: Create) -> Result<Session, String> {
-    let study = Study {
+    let mut study = Study {
         space: Space::parse(&create.ranges).map_err(|error| error.to_string())?,
         direction: create.objective.direction,
         strategy: create.strategy,
@@ -138,9 +159,24 @@ fn begin(create: Create) -> Result<Session, String> {
     if study.resource.is_some_and(|resource| resource.min == 0 || resource.min > resource.max) {
         return Err("`resource` needs 1 <= MinResource <= MaxResource".to_owned());
     }
+    if let Some(Parents { kind, parents }) = create.warm_start {
+        study.parents = parents.iter().map(|parent| known(&study, parent)).collect::<Result<_, _>>()?;
+        study.warm_start = Some(kind);
+    }
     // A strategy that this space has not is refused here rather than at every ask.
     suggest(&study, 1, 0).map_err(|error| error.to_string())?;
     Ok(Session { study, stopped: BTreeSet::new() })
+}
+
+/// A study like this one, with the trials of a parent.
+fn known(study: &Study, parent: &Parent) -> Result<Study, String> {
+    let trial = |(ordinal, told): (u32, &Told)| {
+        let values = study.space.read(&told.params);
+        let values = values.ok_or_else(|| format!("trial {ordinal} of a parent is outside of `ranges`"))?;
+        Ok(Trial { ordinal, values, state: TrialState::Completed, curve: Vec::new(), value: Some(told.value) })
+    };
+    let trials = (1..).zip(&parent.trials).map(trial).collect::<Result<_, String>>()?;
+    Ok(Study { trials, ..study.clone() })
 }
 
 /// Suggests from what is over: as with a tuning job, the curve of a pending trial counts for verdicts only.
@@ -272,6 +308,22 @@ mod tests {
             answers[1..5].iter().map(|a| a["params"].to_string()).collect();
         assert_eq!(points.len(), 4);
         assert_eq!(answers[5..], [json!({"done": true}), json!({"done": true})]);
+    }
+
+    #[test]
+    fn a_parent_is_learned_from_and_a_trial_outside_of_the_ranges_is_named() {
+        let with_parent = |c: &str| {
+            let mut create: Json = serde_json::from_str(&create("Bayesian", "Minimize", &Json::Null)).unwrap();
+            let trial = |c: &str, value: f64| json!({"params": {"a": "x", "b": "2", "c": c}, "value": value});
+            let trials = [trial(c, 0.1), trial("0.5", 0.5), trial("0.7", 0.7), trial("0.9", 0.9)];
+            create["warm_start"] = json!({"WarmStartType": "TransferLearning", "parents": [{"trials": trials}]});
+            create.to_string()
+        };
+        let answers = talk(&[&with_parent("0.1"), ASK]);
+        let first: f64 = answers[1]["params"]["c"].as_str().unwrap().parse().unwrap();
+        assert!(first < 0.5, "not where the parent was worst: {answers:?}");
+        let refused = talk(&[&with_parent("1.5")]);
+        assert_eq!(refused, [json!({"error": "trial 1 of a parent is outside of `ranges`"})]);
     }
 
     /// Trials that report one value each, under a rule that stops trials.

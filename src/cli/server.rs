@@ -451,6 +451,7 @@ fn quotas(settings: &Settings) -> Quotas {
         training_jobs_per_tuning_job: quotas.training_jobs_per_tuning_job,
         parallel_training_jobs: quotas.parallel_training_jobs,
         concurrent_tuning_jobs: quotas.concurrent_tuning_jobs,
+        hosts_per_training_job: quotas.hosts_per_training_job,
     }
 }
 

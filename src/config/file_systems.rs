@@ -19,7 +19,6 @@ pub struct FileSystem {
 
 /// `FileSystemType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[expect(clippy::upper_case_acronyms, reason = "the service's own words")]
 pub enum FileSystemType {
     /// Amazon EFS.
     EFS,

@@ -71,6 +71,8 @@ pub struct Quotas {
     pub parallel_training_jobs: u32,
     /// Tuning jobs that are not over.
     pub concurrent_tuning_jobs: u32,
+    /// Hosts of one training job.
+    pub hosts_per_training_job: u32,
 }
 
 /// `[artifacts]`.
@@ -259,7 +261,12 @@ impl Default for Settings {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { training_jobs_per_tuning_job: 10_000, parallel_training_jobs: 100, concurrent_tuning_jobs: 100 }
+        Self {
+            training_jobs_per_tuning_job: 10_000,
+            parallel_training_jobs: 100,
+            concurrent_tuning_jobs: 100,
+            hosts_per_training_job: 8,
+        }
     }
 }
 

@@ -166,6 +166,16 @@ pub struct TrainingDefinition {
     pub enable_network_isolation: Option<bool>,
 }
 
+impl TrainingDefinition {
+    /// On how many hosts a training job runs: one where nothing is said.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        let resources = [&self.resource_config, &self.hyper_parameter_tuning_resource_config];
+        let asked = resources.into_iter().flatten().find_map(|resources| resources.instance_count);
+        asked.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).max(1)
+    }
+}
+
 /// `HyperParameterAlgorithmSpecification`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -16,8 +16,11 @@ use crate::executor::AttemptSpec;
 /// The folder that the contract is written about.
 pub const ROOT: &str = "/opt/ml";
 
-/// The one host of a training job of one instance.
-pub const HOST: &str = "algo-1";
+/// The name of one of a training job's hosts, counted from 0.
+#[must_use]
+pub fn host_name(host: usize) -> String {
+    format!("algo-{}", host + 1)
+}
 
 /// Linux refuses a single string of 128 KiB or more to a program: such variables are left out, the files have it all.
 const MAX_VARIABLE: usize = 120 * 1024;
@@ -88,9 +91,11 @@ const HARMLESS: &[&str] = &[
     "PYTHONUTF8",
 ];
 
-/// What the contract tells of the machine.
+/// What the contract tells of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
+    /// Which of the training job's hosts it is, from 0.
+    pub host: usize,
     /// CPUs.
     pub cpus: usize,
     /// GPUs.
@@ -175,8 +180,8 @@ fn toolkit_variables(spec: &AttemptSpec, machine: &Machine, root: &str) -> BTree
     set("SM_INPUT_CONFIG_DIR", &format_args!("{root}/input/config"));
     set("SM_OUTPUT_DIR", &format_args!("{root}/output"));
     set("SM_OUTPUT_DATA_DIR", &format_args!("{root}/output/data"));
-    set("SM_HOSTS", &json!([HOST]));
-    set("SM_CURRENT_HOST", &HOST);
+    set("SM_HOSTS", &json!(hosts(spec)));
+    set("SM_CURRENT_HOST", &host_name(machine.host));
     set("SM_NETWORK_INTERFACE_NAME", &machine.network_interface);
     set("SM_NUM_CPUS", &machine.cpus);
     set("SM_NUM_GPUS", &machine.gpus);
@@ -252,16 +257,22 @@ fn variable(value: &Value) -> String {
 }
 
 fn resource_config(spec: &AttemptSpec, machine: &Machine) -> Value {
+    let (current, hosts) = (host_name(machine.host), hosts(spec));
     let mut config =
-        json!({ "current_host": HOST, "hosts": [HOST], "network_interface_name": machine.network_interface });
+        json!({ "current_host": current, "hosts": hosts, "network_interface_name": machine.network_interface });
     if let Some(instance_type) = &spec.instance_type {
         config["current_instance_type"] = json!(instance_type);
         config["current_group_name"] = json!("homogeneousCluster");
         config["instance_groups"] = json!([
-            { "instance_group_name": "homogeneousCluster", "instance_type": instance_type, "hosts": [HOST] }
+            { "instance_group_name": "homogeneousCluster", "instance_type": instance_type, "hosts": hosts }
         ]);
     }
     config
+}
+
+/// The names of all hosts, in order.
+fn hosts(spec: &AttemptSpec) -> Vec<String> {
+    (0..spec.hosts).map(host_name).collect()
 }
 
 fn input_data_config(spec: &AttemptSpec) -> Value {
@@ -274,7 +285,7 @@ mod tests {
     use crate::domain::names::AttemptId;
     use crate::executor::ChannelSpec;
 
-    const MACHINE: Machine = Machine { cpus: 2, gpus: 0, network_interface: "lo" };
+    const MACHINE: Machine = Machine { host: 0, cpus: 2, gpus: 0, network_interface: "lo" };
 
     fn spec() -> AttemptSpec {
         AttemptSpec {
@@ -287,11 +298,13 @@ mod tests {
             channels: vec![ChannelSpec {
                 name: "train".into(),
                 source: "/data".into(),
+                sharded: false,
                 config: [("TrainingInputMode".to_owned(), "File".to_owned())].into(),
             }],
             checkpoints: None,
             volume_bytes: None,
             instance_type: Some("ml.m5.large".into()),
+            hosts: 1,
             network_isolation: false,
             max_runtime_ms: 1000,
             stop_grace_ms: 1000,
@@ -352,6 +365,23 @@ mod tests {
         assert_eq!(env["SM_HP_BATCH-SIZE"], "256");
         assert_eq!(env["SM_CHANNEL_TRAIN"], "/opt/ml/input/data/train");
         assert_eq!(env["TRAINING_JOB_NAME"], "t-001-00000000");
+    }
+
+    #[test]
+    fn each_host_is_told_of_all_of_them_and_which_it_is() {
+        let spec = AttemptSpec { hosts: 3, ..spec() };
+        let second = Machine { host: 1, network_interface: "eth0", ..MACHINE };
+        let [_, (_, resources), _] = config_files(&spec, &second);
+        let resources: Value = serde_json::from_str(&resources).unwrap();
+        let all = json!(["algo-1", "algo-2", "algo-3"]);
+        let group = json!({"instance_group_name": "homogeneousCluster", "instance_type": "ml.m5.large", "hosts": all});
+        let expected = json!({
+            "current_host": "algo-2", "hosts": all, "network_interface_name": "eth0", "instance_groups": [group],
+            "current_instance_type": "ml.m5.large", "current_group_name": "homogeneousCluster",
+        });
+        assert_eq!(resources, expected);
+        let env = environment(&spec, &second, ROOT, Code::OfTheImage).unwrap();
+        assert_eq!((env["SM_CURRENT_HOST"].as_str(), env["SM_HOSTS"].as_str()), ("algo-2", all.to_string().as_str()));
     }
 
     #[test]

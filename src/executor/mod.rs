@@ -49,7 +49,9 @@ pub struct AttemptSpec {
     pub checkpoints: Option<CheckpointSpec>,
     /// Such as `ml.m5.large`.
     pub instance_type: Option<String>,
-    /// Whether it may have no network at all.
+    /// On how many hosts it runs at once, at least one.
+    pub hosts: usize,
+    /// Whether it may have no network but among its own hosts.
     pub network_isolation: bool,
     /// Disk that the request asks for, bytes; none where it leaves that to the executor.
     pub volume_bytes: Option<u64>,
@@ -66,6 +68,9 @@ pub struct ChannelSpec {
     pub name: String,
     /// The data: a folder, or a single file; given to the job read-only.
     pub source: PathBuf,
+    /// Whether each host gets a part of the data, rather than all of it: of the files in the order of their keys, host i
+    /// of n gets those whose number is i modulo n.
+    pub sharded: bool,
     /// The channel's entry in `inputdataconfig.json`.
     pub config: BTreeMap<String, String>,
 }

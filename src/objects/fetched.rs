@@ -62,12 +62,12 @@ fn identity(listing: &Listing, remote: &Remote) -> String {
 }
 
 impl Fetched {
-    pub(super) fn open(root: PathBuf, room: Room) -> Result<Self, ObjectsError> {
+    pub(super) fn open(root: PathBuf, limits: Room) -> Result<Self, ObjectsError> {
         for part in ["sets", "users", "checkpoints"] {
             let folder = root.join(part);
             std::fs::create_dir_all(&folder).map_err(failed(|| format!("making {}", folder.display())))?;
         }
-        let disk = Arc::new(Disk { root, room });
+        let disk = Arc::new(Disk { root, room: limits });
         Ok(Self { disk, fetching: Mutex::default(), making_room: tokio::sync::Mutex::default() })
     }
 

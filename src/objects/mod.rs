@@ -332,26 +332,22 @@ impl Objects {
             let why = "it is a folder's URI. Name the manifest itself".to_owned();
             return Err(ObjectsError::Manifest { uri: uri.to_owned(), why });
         }
-        let text = match remote {
-            Some(remote) => {
-                let text = remote.read(&object_key(location, Path::new("."))?, manifest::MAX_BYTES).await?;
-                text.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?
-            }
-            None => {
-                let (place, location) = (self.tree.place(location), location.clone());
-                let reading = move |tree: &Tree| tree.read(&location, manifest::MAX_BYTES);
-                let text = self.blocking(format!("reading {uri}"), reading).await?;
-                text.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })?.into()
-            }
+        let text = if let Some(remote) = remote {
+            let text = remote.read(&object_key(location, Path::new("."))?, manifest::MAX_BYTES).await?;
+            text.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?
+        } else {
+            let (place, location) = (self.tree.place(location), location.clone());
+            let reading = move |tree: &Tree| tree.read(&location, manifest::MAX_BYTES);
+            let text = self.blocking(format!("reading {uri}"), reading).await?;
+            text.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })?.into()
         };
         let manifest::Manifest { bucket, named } = manifest::parse(uri, &text)?;
         let (paths, keys): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let found = match self.remote_bucket(&bucket)? {
-            Some((remote, _)) => remote.look_up(keys).await?,
-            None => {
-                let of = bucket.clone();
-                self.blocking(format!("looking up what {uri} names"), move |tree| tree.look_up(&of, &keys)).await?
-            }
+        let found = if let Some((remote, _)) = self.remote_bucket(&bucket)? {
+            remote.look_up(keys).await?
+        } else {
+            let of = bucket.clone();
+            self.blocking(format!("looking up what {uri} names"), move |tree| tree.look_up(&of, &keys)).await?
         };
         let objects = found.map_err(|missing| ObjectsError::Missing {
             manifest: uri.to_owned(),

@@ -192,6 +192,11 @@ pub async fn attempt_spec(
         channels.push(ChannelSpec {
             name: channel.channel_name.clone(),
             source,
+            sharded: channel
+                .data_source
+                .s3
+                .as_ref()
+                .is_some_and(|s3| s3.distribution.as_deref() == Some("ShardedByS3Key")),
             config: channel_config(training, channel),
         });
     }
@@ -216,6 +221,7 @@ pub async fn attempt_spec(
         channels,
         checkpoints,
         instance_type: resources().find_map(|resources| resources.instance_type.clone()),
+        hosts: training.hosts(),
         network_isolation: training.enable_network_isolation == Some(true),
         // The service's 0 says that none is asked for.
         volume_bytes: volume_gb.and_then(|gb| u64::try_from(gb).ok()).filter(|gb| *gb > 0).map(|gb| gb << 30),

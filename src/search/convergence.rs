@@ -4,10 +4,12 @@
 
 use crate::domain::space::{Parameter, Range, Space, Value};
 use crate::domain::status::{Direction, Scaling, Strategy};
-use crate::search::{Study, Trial, TrialState, suggest};
+use crate::search::{Study, Trial, TrialState, WarmStart, suggest};
 
 const SEEDS: u64 = 8;
 const TRIALS: u32 = 40;
+/// Trials of a run without parents.
+const COLD: u32 = 20;
 
 fn study(strategy: Strategy, direction: Direction, seed: u64) -> Study {
     let ranges = [
@@ -72,6 +74,67 @@ fn comes_nearer_than_random_search(strategy: Strategy) {
         let wins = (0..SEEDS).filter(nearer).count();
         assert!(wins >= 6, "{strategy} is clearly nearer for {wins} of {SEEDS} seeds");
     }
+}
+
+/// An earlier study of some function, over.
+fn parent(seed: u64, f: impl Fn(&[Value]) -> f64) -> Study {
+    let mut study = study(Strategy::Bayesian, Direction::Minimize, 1_000 + seed);
+    go_on(&mut study, TRIALS, f);
+    study
+}
+
+/// The lowest values so far after each of some further trials.
+fn go_on(study: &mut Study, trials: u32, f: impl Fn(&[Value]) -> f64) -> Vec<f64> {
+    let mut lowest = f64::INFINITY;
+    let first = study.trials.iter().map(|t| t.ordinal).max().unwrap_or(0) + 1;
+    let mut step = |ordinal| {
+        let values = suggest(study, ordinal, 1).unwrap().points.remove(0);
+        let value = f(&values);
+        lowest = lowest.min(value);
+        study.trials.push(Trial { ordinal, values, state: TrialState::Completed, curve: vec![], value: Some(value) });
+        lowest
+    };
+    (first..first + trials).map(&mut step).collect()
+}
+
+/// Trials until a warm run comes within a hundredth of the way to what the cold one has after `COLD`, in the middle of the
+/// seeds; one that does not get there counts as `TRIALS`.
+fn trials_of_a_warm_run(warm_start: WarmStart, parent_f: fn(&[Value]) -> f64) -> usize {
+    let mut needed: Vec<usize> = (0..SEEDS)
+        .map(|seed| {
+            let cold = go_on(&mut study(Strategy::Bayesian, Direction::Minimize, seed), COLD, bowl);
+            let mut warm = study(Strategy::Bayesian, Direction::Minimize, seed);
+            warm.parents = vec![parent(seed, parent_f)];
+            warm.warm_start = Some(warm_start);
+            let warm = go_on(&mut warm, TRIALS, bowl);
+            let goal = cold[COLD as usize - 1] + 0.01 * (cold[0] - cold[COLD as usize - 1]);
+            let there = |lowest: &f64| *lowest <= goal;
+            warm.iter().position(there).map_or(TRIALS as usize, |nth| nth + 1)
+        })
+        .collect();
+    needed.sort_unstable();
+    needed[needed.len() / 2]
+}
+
+/// The bowl, somewhat elsewhere.
+fn shifted(point: &[Value]) -> f64 {
+    let [i, x, y, c] = distances(point);
+    (i + 0.06).powi(2) + (x - 0.06).powi(2) + (y + 0.06).powi(2) + c * c
+}
+
+/// Best where the bowl is worst.
+fn misleading(point: &[Value]) -> f64 {
+    -bowl(point)
+}
+
+#[test]
+fn a_good_parent_saves_trials_and_a_misleading_one_costs_few() {
+    let identical = trials_of_a_warm_run(WarmStart::IdenticalDataAndAlgorithm, bowl);
+    assert!(identical <= COLD as usize / 4, "{identical} trials");
+    let good = trials_of_a_warm_run(WarmStart::TransferLearning, shifted);
+    assert!(good <= COLD as usize / 2, "{good} trials");
+    let bad = trials_of_a_warm_run(WarmStart::TransferLearning, misleading);
+    assert!(bad <= COLD as usize + COLD as usize / 10 + 1, "{bad} trials");
 }
 
 /// These texts are stored in databases: a change here breaks the replay of every job begun before it.

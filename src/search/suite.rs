@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use crate::domain::space::{Parameter, Range, Space, Value};
-use crate::domain::status::{Direction, Scaling, Strategy};
+use crate::domain::status::{Direction, Scaling, Strategy, WarmStart};
 use crate::search::{Study, Suggestions, Trial, TrialState, suggest};
 
 const FAR_BUDGET: u32 = 10_000;
@@ -141,6 +141,30 @@ fn values_fit_and_differ(strategy: Strategy) {
     }
 }
 
+/// Parents of hostile values, of one value, of few trials, and of another space.
+fn parents(space: &Space) -> Vec<Study> {
+    let of = |space: &Space, trials, outcome: fn(u32) -> (TrialState, Option<f64>, Vec<(u32, f64)>)| {
+        let mut parent = study(Strategy::Random, space.clone());
+        run(&mut parent, trials, outcome);
+        parent
+    };
+    let constant = |_| (TrialState::Completed, Some(2.0), vec![]);
+    let other = self::space([real(0.0, 1.0, Scaling::Linear), texts(3)]);
+    vec![of(space, 60, came_to), of(space, 40, constant), of(space, 2, constant), of(&other, 20, constant)]
+}
+
+fn parents_of_any_kind_derail_nothing(strategy: Strategy) {
+    for space in spaces(strategy) {
+        for warm_start in [WarmStart::IdenticalDataAndAlgorithm, WarmStart::TransferLearning] {
+            let mut study = study(strategy, space.clone());
+            study.parents = parents(&space);
+            study.warm_start = Some(warm_start);
+            run(&mut study, 20, came_to);
+            check(&study);
+        }
+    }
+}
+
 fn a_long_history_is_searched_on(strategy: Strategy) {
     let mut study = study(strategy, spaces(strategy).pop().unwrap());
     assert!(!run(&mut study, 500, came_to));
@@ -223,7 +247,7 @@ macro_rules! strategy_suite {
 
             strategy_suite!(@tests $strategy:
                 values_fit_and_differ, a_long_history_is_searched_on, failures_alone_do_not_stop_it,
-                constant_values_do_not_stop_it, a_hundred_pending_trials_differ,
+                constant_values_do_not_stop_it, a_hundred_pending_trials_differ, parents_of_any_kind_derail_nothing,
                 the_same_study_gives_the_same_suggestion, several_at_once_are_one_by_one,
                 the_order_of_arrival_does_not_matter, asking_for_none_gives_none,
             );

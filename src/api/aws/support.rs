@@ -55,10 +55,7 @@ pub struct Entry {
 #[serde(deny_unknown_fields)]
 pub struct RefusedValues {
     /// These.
-    #[serde(default)]
     pub values: Vec<Value>,
-    /// All above this.
-    pub above: Option<i64>,
     /// What to do instead.
     pub instead: String,
 }
@@ -179,12 +176,11 @@ impl Entry {
 
 impl RefusedValues {
     fn refuses(&self, value: &Value) -> bool {
-        self.values.contains(value) || self.above.zip(value.as_i64()).is_some_and(|(above, n)| n > above)
+        self.values.contains(value)
     }
 
     fn named(&self) -> String {
-        let above = self.above.map(|above| format!("above {above}"));
-        self.values.iter().map(quote::value).chain(above).collect::<Vec<_>>().join(", ")
+        self.values.iter().map(quote::value).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -324,8 +320,8 @@ mod tests {
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"ResourceConfig": {"InstanceCount": 2}, "StoppingCondition": {"MaxPendingTimeInSeconds": 7200}}})),
-            @"Value '2' at 'trainingJobDefinition.resourceConfig.instanceCount' is not supported yet. Use 1. 'trainingJobDefinition.stoppingCondition.maxPendingTimeInSeconds' is not supported yet. A training job waits for a slot as long as it takes. Leave it out."
+            text(json!({"TrainingJobDefinition": {"CheckpointConfig": {"S3Uri": "s3://b/c"}, "StoppingCondition": {"MaxPendingTimeInSeconds": 7200}}})),
+            @"'trainingJobDefinition.stoppingCondition.maxPendingTimeInSeconds' is not supported yet. A training job waits for a slot as long as it takes. Leave it out."
         );
         insta::assert_snapshot!(
             text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "DataSource": {"DatasetSource": {"DatasetArn": "a"}}}]}})),

@@ -162,7 +162,7 @@ fn append_content<W: Write>(archive: &mut Builder<W>, path: &Path, folder: &Dir,
     Ok(())
 }
 
-fn append_regular<W: Write>(
+pub(super) fn append_regular<W: Write>(
     archive: &mut Builder<W>,
     path: &Path,
     file: cap_std::fs::File,
@@ -178,7 +178,7 @@ fn append_regular<W: Write>(
     Ok(())
 }
 
-fn header(kind: EntryType, mode: u32, size: u64, mtime: i64) -> Header {
+pub(super) fn header(kind: EntryType, mode: u32, size: u64, mtime: i64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);

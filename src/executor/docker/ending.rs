@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 
 use super::archive::{self, Bounds, TransferError};
 use super::plan::Plan;
+use super::stamp::Stamp;
 use crate::domain::outcome::ExitCause;
 use crate::domain::time::Timestamp;
 use crate::executor::contract;
@@ -29,6 +30,8 @@ const EVENTS_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct End {
     pub(super) code: i64,
     pub(super) out_of_memory: bool,
+    /// When, by the daemon's clock.
+    pub(super) finished: Option<Stamp>,
     /// By the daemon's clock.
     pub(super) ran_ms: Option<i64>,
     /// No supervisor looked on when it ended.
@@ -120,7 +123,8 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        let watched = End { code: 0, out_of_memory: false, ran_ms: None, unwatched: false, broken: false };
+        let watched =
+            End { code: 0, out_of_memory: false, finished: None, ran_ms: None, unwatched: false, broken: false };
         let cause = |end: End| end.cause(Some(1 << 30), false);
         assert_eq!(cause(watched), ExitCause::Exited { code: 0 });
         assert_eq!(cause(End { code: 37, ..watched }), ExitCause::Exited { code: 37 });

@@ -1,6 +1,7 @@
-//! From a container's log, as the daemon keeps it, to the attempt's log, and how far that has come.
+//! From the log of each of an attempt's containers, as the daemon keeps it, to the attempt's one log, and how far that has
+//! come.
 //!
-//! Invariant: however often the supervisor ends in between, each line is stored once. A record's time is the daemon's, so
+//! Invariant: however often the supervisor ends in between, each line of each container is stored once. A record's time is the daemon's, so
 //! that what is stored is a function of what the daemon keeps; how far it was taken is written before what was taken is,
 //! with the length that the log will have, and the length that it has tells which of the last two positions holds.
 //!
@@ -24,7 +25,7 @@ use super::stamp::Stamp;
 use crate::domain::time::Timestamp;
 use crate::executor::Stream;
 use crate::executor::folder::Folder;
-use crate::executor::folder::log_writer::{LogWriter, Tail};
+use crate::executor::folder::log_writer::{LogWriter, Splitter, Tail};
 
 /// What is taken before it is written.
 const BATCH: usize = 256 << 10;
@@ -32,8 +33,8 @@ const BATCH: usize = 256 << 10;
 /// How many frames are taken before they are written.
 const FRAMES: usize = 10_000;
 
-/// A position's room in its file.
-const SLOT: u64 = 1024;
+/// A position's room in its file, for each container.
+const SLOT: usize = 1024;
 
 /// Lines of the two streams may stand a little out of the order of their times.
 const DISORDER_SECONDS: i64 = 2;
@@ -41,7 +42,7 @@ const DISORDER_SECONDS: i64 = 2;
 /// A frame's place in its stream: its time, and which of that time it is, from 1.
 type Place = (Stamp, u32);
 
-/// How far one stream was taken.
+/// How far one stream of one container was taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Reached {
     /// The last frame that left no unfinished line.
@@ -51,14 +52,18 @@ struct Reached {
 }
 
 /// One of the two positions in the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     /// The length of the log where this holds.
     total: u64,
     /// Nothing more is taken.
     closed: bool,
+    /// Of the first container.
     stdout: Reached,
     stderr: Reached,
+    /// Of each of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<(Reached, Reached)>,
 }
 
 /// How one stream is being taken.
@@ -75,6 +80,27 @@ struct Taking {
     safe: Place,
     /// Bytes after `safe`, skipped ones too.
     since_safe: u64,
+    splitter: Splitter,
+}
+
+impl Taking {
+    fn after(reached: Reached) -> Self {
+        Self { done: reached.place, catching_up: true, skip: reached.recorded, safe: reached.place, ..Self::default() }
+    }
+
+    fn reached(&self) -> Reached {
+        let recorded = (self.since_safe + self.skip).saturating_sub(self.splitter.pending().0 as u64);
+        Reached { place: self.safe, recorded }
+    }
+}
+
+/// How the log of one container is being taken.
+#[derive(Debug, Default)]
+struct Host {
+    stdout: Taking,
+    stderr: Taking,
+    /// Of stderr, whether the log takes it or not.
+    tail: Tail,
 }
 
 /// One attempt's log on its way.
@@ -84,50 +110,49 @@ pub(super) struct Follower {
     positions: File,
     /// Which of the two comes next.
     next: u64,
-    stdout: Taking,
-    stderr: Taking,
-    /// Of stderr, whether the log takes it or not.
-    tail: Tail,
+    hosts: Vec<Host>,
 }
 
 /// Frames as they come.
 pub(super) type Frames = BoxStream<'static, Result<LogOutput, Error>>;
 
 impl Follower {
-    /// Goes on where an earlier supervisor ended.
-    pub(super) fn open(folder: &Folder, segment_bytes: u64, max_log_bytes: u64) -> io::Result<Self> {
+    /// Goes on where an earlier supervisor ended, with the logs of so many containers.
+    pub(super) fn open(folder: &Folder, hosts: usize, segment_bytes: u64, max_log_bytes: u64) -> io::Result<Self> {
         let path = folder.path().join("positions");
         let positions = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let (position, slot) = newest(&positions, length(folder)?);
+        let (position, slot) = newest(&positions, hosts, length(folder)?);
         let last = cut(folder, position.total)?;
         let max_log_bytes = if position.closed { position.total } else { max_log_bytes };
         let mut log = LogWriter::new(folder.clone(), segment_bytes, max_log_bytes).resume(last, position.total)?;
         if position.closed {
             log.close();
         }
-        let taking = |reached: Reached| Taking {
-            done: reached.place,
-            catching_up: true,
-            skip: reached.recorded,
-            safe: reached.place,
-            ..Taking::default()
+        let reached = std::iter::once((position.stdout, position.stderr)).chain(position.others);
+        let host = |(stdout, stderr)| Host {
+            stdout: Taking::after(stdout),
+            stderr: Taking::after(stderr),
+            tail: Tail::default(),
         };
-        let (stdout, stderr) = (taking(position.stdout), taking(position.stderr));
-        Ok(Self { log, positions, next: 1 - slot, stdout, stderr, tail: Tail::default() })
+        let mut hosts_taken: Vec<Host> = reached.take(hosts).map(host).collect();
+        // None of the others was taken from before the first position was written.
+        hosts_taken.resize_with(hosts, || host((Reached::default(), Reached::default())));
+        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken })
     }
 
-    /// The last whole lines of stderr since this was opened.
-    pub(super) fn stderr_tail(&self) -> String {
-        self.tail.text()
+    /// The last whole lines of a container's stderr since this was opened.
+    pub(super) fn stderr_tail(&self, host: usize) -> String {
+        self.hosts[host].tail.text()
     }
 
-    /// Asks for all frames that are not done with, and waits for more where `follow`. Of a log that is full, for those of
-    /// stderr alone: their end is told.
-    pub(super) fn frames(&mut self, docker: &bollard::Docker, container: &str, follow: bool) -> Frames {
-        for taking in [&mut self.stdout, &mut self.stderr] {
+    /// Asks for all frames of a container that are not done with, and waits for more where `follow`. Of a log that is
+    /// full, for those of stderr alone: their end is told.
+    pub(super) fn frames(&mut self, host: usize, docker: &bollard::Docker, container: &str, follow: bool) -> Frames {
+        let Host { stdout, stderr, .. } = &mut self.hosts[host];
+        for taking in [&mut *stdout, &mut *stderr] {
             (taking.seen, taking.catching_up) = (Place::default(), true);
         }
-        let since = self.stdout.done.0.max(self.stderr.done.0).seconds() - DISORDER_SECONDS;
+        let since = stdout.done.0.max(stderr.done.0).seconds() - DISORDER_SECONDS;
         let options = LogsOptions {
             follow,
             stdout: !self.log.is_closed(),
@@ -142,16 +167,22 @@ impl Follower {
 
     /// Takes a frame and those that are there already, and writes them. False where the frames are over, or others are to
     /// be asked for.
-    pub(super) fn take(&mut self, frame: LogOutput, frames: &mut Frames, now: Timestamp) -> io::Result<bool> {
+    pub(super) fn take(
+        &mut self,
+        host: usize,
+        frame: LogOutput,
+        frames: &mut Frames,
+        now: Timestamp,
+    ) -> io::Result<bool> {
         let was_closed = self.log.is_closed();
-        self.add(frame);
+        self.add(host, frame);
         let (mut more, mut taken) = (true, 0);
         // A flood must not keep the clock from being looked at.
         while self.log.lengths().1 < BATCH && taken < FRAMES {
             match frames.next().now_or_never() {
                 None => break,
                 Some(Some(Ok(frame))) => {
-                    self.add(frame);
+                    self.add(host, frame);
                     taken += 1;
                 }
                 Some(_) => {
@@ -172,18 +203,24 @@ impl Follower {
 
     /// Writes what is left of lines without an end.
     pub(super) fn finish(&mut self, now: Timestamp) -> io::Result<()> {
-        self.log.end_lines(now);
+        let Self { log, hosts, .. } = self;
+        for Host { stdout, stderr, .. } in hosts {
+            stdout.splitter.end(|line| log.add_line(Stream::Stdout, line, now));
+            stderr.splitter.end(|line| log.add_line(Stream::Stderr, line, now));
+        }
         self.write(now)
     }
 
-    fn add(&mut self, frame: LogOutput) {
+    fn add(&mut self, host: usize, frame: LogOutput) {
+        let Self { log, hosts, .. } = self;
+        let Host { stdout, stderr, tail } = &mut hosts[host];
         let (stream, message) = match frame {
             LogOutput::StdErr { message } => (Stream::Stderr, message),
             // A container with a terminal has one stream.
             LogOutput::StdOut { message } | LogOutput::Console { message } => (Stream::Stdout, message),
             LogOutput::StdIn { .. } => return,
         };
-        let taking = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
+        let taking = if stream == Stream::Stderr { stderr } else { stdout };
         let (stamp, mut bytes) = stamped(&message).unwrap_or((taking.seen.0, &message));
         taking.seen = if stamp == taking.seen.0 { (stamp, taking.seen.1 + 1) } else { (stamp, 1) };
         // Only among what is sent again: later the daemon's clock may be set back.
@@ -194,18 +231,20 @@ impl Follower {
         taking.done = taking.seen;
         taking.since_safe += bytes.len() as u64;
         if stream == Stream::Stderr {
-            self.tail.take(bytes);
+            tail.take(bytes);
         }
         let skipped = usize::try_from(taking.skip).unwrap_or(usize::MAX).min(bytes.len());
         if skipped > 0 {
             taking.skip -= skipped as u64;
             if bytes[skipped - 1] == b'\r' {
-                self.log.after_return(stream);
+                taking.splitter.after_return();
             }
             bytes = &bytes[skipped..];
         }
-        self.log.add(stream, bytes, stamp.timestamp());
-        if self.log.pending(stream) == (0, false) && taking.skip == 0 {
+        if !log.is_closed() {
+            taking.splitter.split(bytes, |line| log.add_line(stream, line, stamp.timestamp()));
+        }
+        if taking.splitter.pending() == (0, false) && taking.skip == 0 {
             (taking.safe, taking.since_safe) = (taking.done, 0);
         }
     }
@@ -215,24 +254,24 @@ impl Follower {
         if waiting == 0 {
             return Ok(());
         }
-        let reached = |taking: &Taking, stream| Reached {
-            place: taking.safe,
-            recorded: (taking.since_safe + taking.skip).saturating_sub(self.log.pending(stream).0 as u64),
-        };
-        let (stdout, stderr) = (reached(&self.stdout, Stream::Stdout), reached(&self.stderr, Stream::Stderr));
-        self.put(Position { total, closed: false, stdout, stderr })?;
+        let mut reached = self.hosts.iter().map(|host| (host.stdout.reached(), host.stderr.reached()));
+        let (stdout, stderr) = reached.next().unwrap_or_default();
+        let mut position = Position { total, closed: false, stdout, stderr, others: reached.collect() };
+        self.put(&position)?;
         self.log.flush(now);
         if self.log.is_closed() {
-            self.put(Position { total: self.log.lengths().0, closed: true, stdout, stderr })?;
+            (position.total, position.closed) = (self.log.lengths().0, true);
+            self.put(&position)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, position: Position) -> io::Result<()> {
-        let mut text = serde_json::to_vec(&position)?;
-        text.resize(usize::try_from(SLOT).unwrap_or(1024) - 1, b' ');
+    fn put(&mut self, position: &Position) -> io::Result<()> {
+        let mut text = serde_json::to_vec(position)?;
+        let slot = SLOT * self.hosts.len();
+        text.resize(slot - 1, b' ');
         text.push(b'\n');
-        self.positions.write_all_at(&text, self.next * SLOT)?;
+        self.positions.write_all_at(&text, self.next * slot as u64)?;
         self.next = 1 - self.next;
         Ok(())
     }
@@ -246,11 +285,11 @@ fn stamped(message: &[u8]) -> Option<(Stamp, &[u8])> {
 }
 
 /// The position that holds for a log of a length, and where in the file it stands. Of two that fit none, the longer.
-fn newest(positions: &File, length: u64) -> (Position, u64) {
+fn newest(positions: &File, hosts: usize, length: u64) -> (Position, u64) {
     let mut found = (Position::default(), 1);
+    let mut text = vec![0; SLOT * hosts];
     for slot in [0, 1] {
-        let mut text = vec![0; usize::try_from(SLOT).unwrap_or(1024)];
-        let Ok(()) = positions.read_exact_at(&mut text, slot * SLOT) else { continue };
+        let Ok(()) = positions.read_exact_at(&mut text, slot * (SLOT * hosts) as u64) else { continue };
         let Ok(position) = serde_json::from_slice::<Position>(&text) else { continue };
         if position.total <= length && position.total >= found.0.total {
             found = (position, slot);
@@ -316,10 +355,10 @@ mod tests {
 
     /// Takes the frames from the beginning, as a new supervisor is sent them, up to a number of new ones.
     fn run(folder: &Folder, batch: usize, upto: usize, finish: bool) {
-        let mut follower = Follower::open(folder, 40, 1 << 20).unwrap();
+        let mut follower = Follower::open(folder, 1, 40, 1 << 20).unwrap();
         let frames = kept();
         for (at, frame) in frames.into_iter().enumerate().take(upto) {
-            follower.add(frame);
+            follower.add(0, frame);
             if at % batch == 0 {
                 follower.write(Timestamp(0)).unwrap();
             }
@@ -375,16 +414,48 @@ mod tests {
     #[test]
     fn a_full_log_stays_closed() {
         let (_dir, folder) = folder();
-        let mut follower = Follower::open(&folder, 1000, 60).unwrap();
+        let mut follower = Follower::open(&folder, 1, 1000, 60).unwrap();
         for frame in kept() {
-            follower.add(frame);
+            follower.add(0, frame);
             follower.write(Timestamp(0)).unwrap();
         }
         assert!(follower.log.is_closed());
         let expected = text(&folder);
         assert!(expected.last().unwrap().1.starts_with("log truncated"), "{expected:?}");
-        let again = Follower::open(&folder, 1000, 60).unwrap();
+        let again = Follower::open(&folder, 1, 1000, 60).unwrap();
         assert!(again.log.is_closed());
         assert_eq!(text(&folder), expected);
+    }
+
+    #[test]
+    fn each_line_of_each_container_is_stored_once() {
+        let of = |host: usize, at: usize| frame(false, 1, &format!("{host} {at}\n"));
+        for ended_after in 0..30 {
+            let (_dir, folder) = folder();
+            for (upto, finish) in [(ended_after, false), (30, true)] {
+                let mut follower = Follower::open(&folder, 3, 40, 1 << 20).unwrap();
+                for at in 0..upto {
+                    // Each is behind the others in turn, and a line of one comes between the halves of another's.
+                    for host in (0..3).filter(|host| at % 3 != *host) {
+                        follower.add(host, frame(true, 2, "half "));
+                        follower.add(host, of(host, at));
+                        follower.write(Timestamp(0)).unwrap();
+                        follower.add(host, frame(true, 2, "whole\n"));
+                    }
+                }
+                follower.write(Timestamp(0)).unwrap();
+                if finish {
+                    follower.finish(Timestamp(7)).unwrap();
+                }
+            }
+            let mut lines: Vec<_> = text(&folder).into_iter().map(|(_, line)| line).collect();
+            lines.retain(|line| line != "half whole");
+            let expected = |host| (0..30).filter(move |at| at % 3 != host).map(move |at| format!("{host} {at}"));
+            for host in 0..3 {
+                let own = lines.iter().filter(|line| line.starts_with(&format!("{host} ")));
+                assert!(own.eq(expected(host).collect::<Vec<_>>().iter()), "{host}: {lines:?}");
+            }
+            assert_eq!(lines.len(), 60);
+        }
     }
 }

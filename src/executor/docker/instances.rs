@@ -17,6 +17,14 @@ pub(super) struct Resources {
     pub(super) gpus: u32,
 }
 
+impl Resources {
+    /// What each of so many hosts of one training job has of a machine.
+    pub(super) fn shared_by(self, hosts: usize) -> Self {
+        let hosts = u32::try_from(hosts).unwrap_or(u32::MAX).max(1);
+        Self { cpus: self.cpus / f64::from(hosts), memory: self.memory / u64::from(hosts), gpus: self.gpus / hosts }
+    }
+}
+
 /// The limits of one container.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limits {
@@ -87,6 +95,14 @@ mod tests {
         assert!(names.len() > 200 && unknown.is_empty(), "{unknown:?}");
         let c4 = find("ml.c4.xlarge").unwrap();
         assert_eq!(c4, Resources { cpus: 4.0, memory: 15 << 29, gpus: 0 });
+    }
+
+    #[test]
+    fn hosts_of_one_training_job_share_the_machine() {
+        let half = MACHINE.shared_by(2);
+        assert_eq!(half, Resources { cpus: 2.0, memory: 5 << 30, gpus: 0 });
+        let refused = limits(Some("ml.m5.large"), half, InstanceLimits::Enforce).unwrap_err();
+        assert!(refused.contains("5120 MiB of 8192"), "{refused}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tar::Builder;
 
 use super::archive;
 use super::instances::Limits;
+use super::network::Network;
 use super::settings::DockerSettings;
 use crate::executor::contract::{self, Code, Machine};
 use crate::executor::images::Container;
@@ -34,8 +35,8 @@ const LEAST_LOG: u64 = 256 << 20;
 pub(super) struct Names {
     /// The data directory, in full.
     pub(super) executor: String,
-    /// The container's name.
-    pub(super) container: String,
+    /// The network between the attempt's hosts; none of a single one.
+    pub(super) network: Option<Network>,
 }
 
 /// What is put into a container before it starts.
@@ -87,11 +88,12 @@ impl Contents {
     }
 }
 
-/// What the contract tells of the machine.
+/// What the contract tells of one of an attempt's hosts.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "CPUs of a machine")]
-pub(super) fn machine(limits: &Limits, host_cpus: f64, isolated: bool) -> Machine {
-    let cpus = limits.bounds.map_or(host_cpus, |bounds| bounds.cpus).ceil().max(1.0) as usize;
-    Machine { cpus, gpus: limits.gpus as usize, network_interface: if isolated { "lo" } else { "eth0" } }
+pub(super) fn machine(limits: &Limits, machine_cpus: f64, spec: &AttemptSpec, host: usize) -> Machine {
+    let cpus = limits.bounds.map_or(machine_cpus, |bounds| bounds.cpus).ceil().max(1.0) as usize;
+    let alone = spec.network_isolation && spec.hosts == 1;
+    Machine { host, cpus, gpus: limits.gpus as usize, network_interface: if alone { "lo" } else { "eth0" } }
 }
 
 /// The container to be created. `mounts` are its channels, and `/opt/ml` where that is a volume.
@@ -111,6 +113,7 @@ pub(super) fn body(
     let labels = [
         ("tunesmith.executor", names.executor.clone()),
         ("tunesmith.attempt", spec.id.to_string()),
+        ("tunesmith.host", contract::host_name(machine.host)),
         ("tunesmith.training-job", spec.id.training_job.simple().to_string()),
         ("tunesmith.training-job-name", spec.training_job_name.clone()),
         ("tunesmith.max-runtime-ms", spec.max_runtime_ms.to_string()),
@@ -119,29 +122,43 @@ pub(super) fn body(
     Ok(ContainerCreateBody {
         image: Some(image.reference.clone()),
         cmd: Some(vec!["train".to_owned()]),
-        hostname: Some(contract::HOST.to_owned()),
+        hostname: Some(contract::host_name(machine.host)),
         env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-        host_config: Some(host_config(settings, spec, image, limits, mounts)),
+        host_config: Some(HostConfig {
+            network_mode: Some(network_mode(settings, spec, names).to_owned()),
+            dns: names.network.as_ref().and_then(Network::dns),
+            device_requests: gpus(spec, machine),
+            ..host_config(settings, image, limits, mounts)
+        }),
+        networking_config: names.network.as_ref().map(|network| network.connection(machine.host)),
         ..ContainerCreateBody::default()
     })
 }
 
+fn network_mode<'a>(settings: &'a DockerSettings, spec: &AttemptSpec, names: &'a Names) -> &'a str {
+    match &names.network {
+        Some(network) => &network.id,
+        None if spec.network_isolation => "none",
+        None => &settings.network,
+    }
+}
+
+/// A host's GPUs: where there are several hosts, each has its own.
+fn gpus(spec: &AttemptSpec, machine: &Machine) -> Option<Vec<DeviceRequest>> {
+    let mut request = DeviceRequest { capabilities: Some(vec![vec!["gpu".to_owned()]]), ..DeviceRequest::default() };
+    if spec.hosts == 1 {
+        request.count = i64::try_from(machine.gpus).ok();
+    } else {
+        let first = machine.host * machine.gpus;
+        request.device_ids = Some((first..first + machine.gpus).map(|gpu| gpu.to_string()).collect());
+    }
+    (machine.gpus > 0).then(|| vec![request])
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "CPUs of a machine")]
-fn host_config(
-    settings: &DockerSettings,
-    spec: &AttemptSpec,
-    image: &Container,
-    limits: &Limits,
-    mounts: Vec<Mount>,
-) -> HostConfig {
+fn host_config(settings: &DockerSettings, image: &Container, limits: &Limits, mounts: Vec<Mount>) -> HostConfig {
     let memory = limits.bounds.and_then(|bounds| i64::try_from(bounds.memory).ok());
-    let gpus = DeviceRequest {
-        count: Some(i64::from(limits.gpus)),
-        capabilities: Some(vec![vec!["gpu".to_owned()]]),
-        ..DeviceRequest::default()
-    };
-    let network = if spec.network_isolation { "none" } else { &settings.network };
     HostConfig {
         mounts: Some(mounts),
         memory,
@@ -150,8 +167,6 @@ fn host_config(
         shm_size: Some(memory.map_or(SHARED_MEMORY, |memory| memory / 2)),
         nano_cpus: limits.bounds.map(|bounds| (bounds.cpus * 1e9) as i64),
         pids_limit: settings.max_processes.and_then(|processes| i64::try_from(processes).ok()),
-        device_requests: (limits.gpus > 0).then(|| vec![gpus]),
-        network_mode: Some(network.to_owned()),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         ipc_mode: Some("private".to_owned()),

@@ -1,10 +1,12 @@
 //! Attempts as containers of a Docker daemon, or of Podman's, each looked after by a supervisor that outlives the server.
 //!
 //! Invariant: what an attempt is doing is told by its folder, as for processes (see `folder`), and by its container, whose
-//! name is the attempt's: creating it twice is once. A supervisor without a server keeps log, deadline and stop sequence;
+//! name is the attempt's (and the host's, of several): creating it twice is once. A supervisor without a server keeps log, deadline and stop sequence;
 //! a container without a supervisor gets one as soon as a server looks. No path is shared with the daemon.
 //!
-//! The server makes a container ready (image, channels, configuration) and removes it; its supervisor starts it.
+//! The server makes an attempt's containers ready (image, channels, configuration; see `prepare`) and removes them; their
+//! supervisor starts them. An attempt on several hosts is a container for each, with a network between them and one
+//! supervisor for all; it starts as a whole and ends as one.
 
 mod archive;
 mod daemon;
@@ -12,9 +14,12 @@ mod ending;
 mod follow;
 mod instances;
 mod launch;
+mod network;
 mod plan;
+mod prepare;
 mod pull;
 mod settings;
+mod share;
 mod stamp;
 pub mod supervisor;
 mod volumes;
@@ -30,21 +35,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
 
 use self::archive::{Bounds, TransferError};
 use self::daemon::{Patience, infrastructure};
 use self::instances::Resources;
-use self::launch::{Contents, Names};
 use self::plan::Plan;
 pub use self::settings::{DockerSettings, InstanceLimits, Pull, Registry};
 use self::volumes::Volumes;
-use super::disk_bound::DiskBound;
 use super::folder::{Attempts, Folder, KILL, blocking, failed, own_id};
-use super::images::Container;
 use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs, contract};
 use crate::domain::names::AttemptId;
 
@@ -159,13 +159,10 @@ impl DockerExecutor {
         Ok(clients)
     }
 
-    fn container_name(&self, id: AttemptId) -> String {
-        format!("{}-{id}", self.prefix)
-    }
-
-    /// The volume behind `/opt/ml`, where the root is read-only.
-    fn volume_name(&self, id: AttemptId) -> String {
-        format!("{}-{id}-ml", self.prefix)
+    /// The name of the container of an attempt's only host, or of one of several.
+    fn container_name(&self, id: AttemptId, host: Option<usize>) -> String {
+        let host = host.map_or_else(String::new, |host| format!("-{}", contract::host_name(host)));
+        format!("{}-{id}{host}", self.prefix)
     }
 
     /// Takes in supervisors that have ended.
@@ -182,106 +179,6 @@ impl DockerExecutor {
         supervisor.process_group(0);
         let child = supervisor.spawn()?;
         self.supervisors.lock().unwrap_or_else(PoisonError::into_inner).push(child);
-        Ok(())
-    }
-
-    /// Makes everything ready for a supervisor, and writes its plan.
-    async fn prepare(&self, spec: &AttemptSpec, image: &Container, folder: &Folder) -> Result<(), ExecutorError> {
-        let clients = self.clients().await?;
-        let limits = instances::limits(spec.instance_type.as_deref(), clients.machine, self.settings.instance_limits)
-            .map_err(ExecutorError::Client)?;
-        let machine = launch::machine(&limits, clients.machine.cpus, spec.network_isolation);
-        let contents = Contents::new(spec, &machine, image)?;
-        let names = Names { executor: self.id.clone(), container: self.container_name(spec.id) };
-        // What can be refused is, before anything is fetched.
-        launch::body(&self.settings, spec, image, &names, &limits, &machine, Vec::new())?;
-        self.end_earlier(&clients.docker, spec.id).await?;
-        pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference).await?;
-
-        let mut held = Vec::new();
-        let mut mounts = Vec::new();
-        if image.read_only_root {
-            mounts.push(volumes::mount(&self.volume_name(spec.id), contract::ROOT, false));
-        }
-        for channel in &spec.channels {
-            let filled = self.volumes.filled(&clients.docker, &clients.patient, &image.reference, channel).await?;
-            let target = format!("{}/input/data/{}", contract::ROOT, channel.name);
-            mounts.push(volumes::mount(&filled.name, &target, true));
-            held.push(filled);
-        }
-        let body = launch::body(&self.settings, spec, image, &names, &limits, &machine, mounts)?;
-        let options =
-            CreateContainerOptions { name: Some(names.container.clone()), ..CreateContainerOptions::default() };
-        match clients.docker.create_container(Some(options), body).await {
-            // A server that died on the way made it, or the daemon is still at it.
-            Err(error) if daemon::status(&error) == Some(409) => {
-                wait_for_container(&clients.docker, &names.container).await?;
-            }
-            Err(error) if daemon::status(&error) == Some(400) => {
-                let message = daemon::message(&error);
-                return Err(ExecutorError::Client(format!("the container cannot be made: {message}")));
-            }
-            other => other.map(drop).map_err(infrastructure(format!("creating the container {}", names.container)))?,
-        }
-        drop(held);
-        self.fill(&clients, &names.container, contents).await?;
-        let memory = limits.bounds.map(|bounds| bounds.memory);
-        let plan = self.plan(spec, image, names.container, memory);
-        let folder = folder.clone();
-        blocking(format!("writing the plan of attempt {}", spec.id), move || {
-            match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
-                Ok(()) | Err(nix::Error::EEXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            std::fs::write(folder.plan(), serde_json::to_vec(&plan)?)
-        })
-        .await
-    }
-
-    /// Puts the contract's files into a container, unless it was started: then it has them.
-    async fn fill(&self, clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
-        let doing = format!("filling the container {container}");
-        let inspected = clients.docker.inspect_container(container, None::<InspectContainerOptions>).await;
-        let state = inspected.map_err(infrastructure(doing.clone()))?.state.unwrap_or_default();
-        if state.started_at.as_deref().and_then(stamp::Stamp::parse).is_some() {
-            return Ok(());
-        }
-        let path = contents.unpacked_at();
-        let uploaded = archive::upload(&clients.patient, container, path, move |archive| contents.write(archive)).await;
-        uploaded.map_err(|error| volumes::upload_failed(&doing, error))
-    }
-
-    fn plan(&self, spec: &AttemptSpec, image: &Container, container: String, memory: Option<u64>) -> Plan {
-        let settings = &self.settings;
-        let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
-        let checkpoints = spec.checkpoints.as_ref();
-        Plan {
-            attempt: spec.id,
-            address: settings.address.clone(),
-            container,
-            max_runtime_ms: spec.max_runtime_ms,
-            stop_grace_ms: spec.stop_grace_ms,
-            max_log_bytes: settings.max_log_bytes,
-            segment_bytes: settings.segment_bytes,
-            // The daemon does not tell how large a volume is.
-            disk: bound.filter(|_| !image.read_only_root),
-            memory,
-            checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
-            save_every_ms: milliseconds(settings.save_checkpoints_every),
-            max_output: settings.max_output,
-            patience_ms: milliseconds(settings.patience),
-        }
-    }
-
-    /// Sees that no other attempt of a training job runs, such as one that was given up while the daemon was away.
-    async fn end_earlier(&self, docker: &bollard::Docker, id: AttemptId) -> Result<(), ExecutorError> {
-        let doing = "looking for earlier attempts";
-        let job = format!("tunesmith.training-job={}", id.training_job.simple());
-        for (other, container) in self.containers(docker, &[job]).await.map_err(infrastructure(doing))? {
-            if other != id {
-                remove_container(docker, &container).await?;
-            }
-        }
         Ok(())
     }
 
@@ -303,9 +200,13 @@ impl DockerExecutor {
         Ok(found.into_iter().filter_map(attempt).collect())
     }
 
-    async fn all_containers(&self) -> Result<Vec<(AttemptId, String)>, ExecutorError> {
+    /// The attempts of which the daemon holds a container or a network.
+    async fn at_the_daemon(&self) -> Result<HashSet<AttemptId>, ExecutorError> {
         let clients = self.clients().await?;
-        self.containers(&clients.docker, &[]).await.map_err(infrastructure("listing containers"))
+        let containers = self.containers(&clients.docker, &[]).await.map_err(infrastructure("listing containers"))?;
+        let networks =
+            network::attempts(&clients.docker, &self.id).await.map_err(infrastructure("listing networks"))?;
+        Ok(containers.into_iter().map(|(id, _)| id).chain(networks).collect())
     }
 
     /// Gives an attempt whose supervisor is gone another one.
@@ -356,18 +257,30 @@ impl DockerExecutor {
         self.volumes.remove_unused(&clients.docker, Duration::ZERO).await
     }
 
+    /// Brings a folder of every host into one.
     async fn download(&self, id: AttemptId, from: &str, into: PathBuf) -> Result<(), ExecutorError> {
         let clients = self.clients().await?;
         let (bytes, entries) = self.settings.max_output;
-        let doing = format!("fetching {from} of attempt {id}");
-        let container = self.container_name(id);
-        match archive::download(&clients.patient, &container, from, into, Bounds { bytes, entries }).await {
-            // The program may have removed it.
-            Ok(()) | Err(TransferError::Missing) => Ok(()),
-            Err(TransferError::Refused(why)) => Err(ExecutorError::Client(format!("failed while {doing}: {why}"))),
-            Err(TransferError::Daemon(error)) => Err(infrastructure(doing)(error)),
-            Err(TransferError::Io(source)) => Err(ExecutorError::Infrastructure { doing, source }),
+        let doing = || format!("fetching {from} of attempt {id}");
+        let folder = self.attempts.folder(id);
+        let plan: Plan = std::fs::read(folder.plan())
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .map_err(failed(format!("reading the plan of attempt {id}")))?;
+        let containers: Vec<&str> = plan.containers().collect();
+        // What comes later takes the place of what is there: the first host's files count.
+        for container in containers.into_iter().rev() {
+            let bounds = Bounds { bytes, entries };
+            match archive::download(&clients.patient, container, from, into.clone(), bounds).await {
+                // The program may have removed it.
+                Ok(()) | Err(TransferError::Missing) => {}
+                Err(TransferError::Refused(why)) => {
+                    return Err(ExecutorError::Client(format!("failed while {}: {why}", doing())));
+                }
+                Err(TransferError::Daemon(error)) => return Err(infrastructure(doing())(error)),
+                Err(TransferError::Io(source)) => return Err(ExecutorError::Infrastructure { doing: doing(), source }),
+            }
         }
+        Ok(())
     }
 }
 
@@ -411,9 +324,8 @@ impl Executor for DockerExecutor {
     async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
         let mut ids: HashSet<AttemptId> = self.attempts.list().await?.into_iter().collect();
         // Whoever lists does not wait for a daemon that is not there.
-        if let Ok(Ok(containers)) = tokio::time::timeout(LIST_PATIENCE, self.all_containers()).await {
-            let strays =
-                containers.into_iter().map(|(id, _)| id).filter(|id| !ids.contains(id)).collect::<HashSet<_>>();
+        if let Ok(Ok(held)) = tokio::time::timeout(LIST_PATIENCE, self.at_the_daemon()).await {
+            let strays: HashSet<AttemptId> = held.into_iter().filter(|id| !ids.contains(id)).collect();
             self.strays().clone_from(&strays);
             ids.extend(strays);
             self.tidy().await;
@@ -485,34 +397,24 @@ impl Executor for DockerExecutor {
             folder.request(KILL).map_err(failed(format!("ending attempt {id}")))?;
             self.wait_for_end(&folder).await?;
         }
-        let clients = self.clients().await?;
-        let name = self.container_name(id);
-        remove_container(&clients.docker, &name).await?;
-        let volume = self.volume_name(id);
-        let removed = daemon::there(clients.docker.remove_volume(&volume, None::<RemoveVolumeOptions>).await);
-        removed.map_err(infrastructure(format!("removing the volume {volume}")))?;
+        let docker = self.clients().await?.docker;
+        let label = format!("tunesmith.attempt={id}");
+        let doing = || infrastructure(format!("looking for what the daemon has of attempt {id}"));
+        for (_, container) in self.containers(&docker, std::slice::from_ref(&label)).await.map_err(doing())? {
+            remove_container(&docker, &container).await?;
+        }
+        // One host's has the name that its container had.
+        let own = volumes::of_attempt(&docker, &self.container_name(id, None)).await.map_err(doing())?;
+        for volume in own {
+            let removed = daemon::there(docker.remove_volume(&volume, None::<RemoveVolumeOptions>).await);
+            removed.map_err(infrastructure(format!("removing the volume {volume}")))?;
+        }
+        network::remove(&docker, &self.id, id).await?;
         self.wait_for_end(&folder).await?;
         self.revived.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.strays().remove(&id);
         self.attempts.discard(id).await
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Waits until a container whose name is taken is there.
-async fn wait_for_container(docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
-    let doing = || format!("waiting for the container {name}");
-    for _ in 0..300 {
-        let inspected = docker.inspect_container(name, None::<InspectContainerOptions>).await;
-        if daemon::there(inspected).map_err(infrastructure(doing()))?.is_some() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(ExecutorError::Infrastructure { doing: doing(), source: ErrorKind::TimedOut.into() })
 }
 
 /// Removes a container, and waits until it is gone.

@@ -1,4 +1,4 @@
-//! What the supervisor of a container has to know, written by the server into the attempt's folder before it starts.
+//! What a supervisor has to know, written by the server into the attempt's folder before it starts.
 //!
 //! Invariant: a plan is complete, and holds no secret: the supervisor reads no setting and no environment of its own.
 
@@ -9,23 +9,26 @@ use serde::{Deserialize, Serialize};
 use crate::domain::names::AttemptId;
 use crate::executor::disk_bound::DiskBound;
 
-/// How to look after one container.
+/// How to look after an attempt's containers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) attempt: AttemptId,
     /// The daemon.
     pub(super) address: String,
-    /// The container's name.
+    /// The name of the first host's container.
     pub(super) container: String,
+    /// Of the other hosts'.
+    #[serde(default)]
+    pub(super) others: Vec<String>,
     pub(super) max_runtime_ms: i64,
     pub(super) stop_grace_ms: i64,
     pub(super) max_log_bytes: u64,
     pub(super) segment_bytes: u64,
     /// None where it is not watched.
     pub(super) disk: Option<DiskBound>,
-    /// What the container may use, bytes.
+    /// What each container may use, bytes.
     pub(super) memory: Option<u64>,
-    /// From where in the container, to where here.
+    /// From where in the first container, to where here.
     pub(super) checkpoints: Option<(String, PathBuf)>,
     /// How often they are saved while it runs, at most.
     pub(super) save_every_ms: u64,
@@ -33,4 +36,11 @@ pub(super) struct Plan {
     pub(super) max_output: (u64, u64),
     /// How long the daemon may be out of reach.
     pub(super) patience_ms: u64,
+}
+
+impl Plan {
+    /// The containers, in the order of the hosts.
+    pub(super) fn containers(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.container).chain(&self.others).map(String::as_str)
+    }
 }

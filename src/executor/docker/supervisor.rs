@@ -1,10 +1,17 @@
-//! The supervisor of one container: the same binary, run as `tunesmith supervise-container <attempt folder>`.
+//! The supervisor of one attempt's containers: the same binary, run as `tunesmith supervise-container <attempt folder>`.
 //!
 //! Invariant: it inherits the folder's lock as its standard input and holds it for its life; the exit record is written
 //! last. All that it knows is in the folder and with the daemon, so that a server which finds it gone starts another one,
-//! which goes on: the container runs, its log is with the daemon, and the deadline counts from the mark of the start.
-//! It starts the container, at most once: the daemon knows whether that has happened. Making it ready and removing it is
-//! left to the server.
+//! which goes on: the containers run, their logs are with the daemon, and the deadline counts from the mark of the start.
+//! It starts each container, at most once: the daemon knows whether that has happened. Making them ready and removing
+//! them is left to the server.
+//!
+//! The hosts of an attempt have one end. They are all started, or what was started is killed. The first that fails decides
+//! how the attempt ended, and the others get the stop sequence; one that is lost takes the others with it at once; a
+//! success takes them all.
+
+mod looking;
+mod watching;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,49 +21,34 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bollard::models::ContainerStateStatusEnum;
-use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions, WaitContainerOptions};
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions};
+use futures_util::future::join_all;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use super::daemon::{self, Error, Patience};
-use super::ending::{self, End};
-use super::follow::{Follower, Frames};
+use self::looking::Seen;
+use self::watching::{REST, Watched};
+use super::daemon;
+use super::ending;
+use super::follow::Follower;
 use super::plan::Plan;
-use super::stamp::Stamp;
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::time::Timestamp;
+use crate::executor::contract::host_name;
 use crate::executor::folder::{Folder, KILL, found};
 
 /// The command.
 pub(super) const COMMAND: &str = "supervise-container";
 
-/// What is told of a container that is there no more.
-const GONE: &str = "the container is gone: something else removed it";
-
-/// How long a container takes to go once it is killed, if that is what is meant.
-const REMOVAL: Duration = Duration::from_millis(500);
-
 /// How often to look at the disk, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A look is followed by this many times as long without one.
-const REST: u32 = 19;
-
-/// Between tries to reach the daemon, or to get on with a log.
-const RETRY: Duration = Duration::from_millis(250);
-
 /// Between tries to kill what does not end.
 const KILL_AGAIN: Duration = Duration::from_secs(5);
-
-/// How long the log of an ended container may say nothing before what is left of it is asked for anew.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The entry of `tunesmith supervise-container …`: none where the arguments ask for something else.
 #[must_use]
@@ -97,9 +89,12 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
     let plan: Plan = serde_json::from_slice(&std::fs::read(folder.plan())?)?;
     // Open for writing too, so that it never reads as ended between two writers.
     let control = pipe::OpenOptions::new().read_write(true).open_receiver(folder.control())?;
-    let follower = Follower::open(folder, plan.segment_bytes, plan.max_log_bytes)?;
+    let hosts: Vec<Host> = plan.containers().map(Host::new).collect();
+    let follower = Follower::open(folder, hosts.len(), plan.segment_bytes, plan.max_log_bytes)?;
     let mut attempt = Attempt {
         folder,
+        hosts,
+        broken: false,
         clock,
         started_at: folder.started_at()?,
         deadline: None,
@@ -119,6 +114,9 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
 struct Stopping {
     cause: ExitCause,
     begun_at: Timestamp,
+    /// The host whose end it is that ends the others.
+    #[serde(default)]
+    host: Option<usize>,
 }
 
 impl Stopping {
@@ -135,24 +133,34 @@ impl Stopping {
     }
 }
 
-/// What the daemon says of the container.
-enum Seen {
-    Missing,
-    Created,
-    Running,
-    Over(End),
+/// One of the attempt's containers.
+struct Host {
+    container: String,
+    /// This supervisor has looked on while it ran.
+    watched: bool,
+    /// How it ended.
+    over: Option<Over>,
 }
 
-/// Why watching ended.
-enum Watched {
-    /// The container is over.
-    Ended,
-    /// The daemon broke off.
-    Broken,
+impl Host {
+    fn new(container: &str) -> Self {
+        Self { container: container.to_owned(), watched: false, over: None }
+    }
+}
+
+/// A host's own end.
+struct Over {
+    /// By the daemon's clock.
+    ran_ms: Option<i64>,
+    /// No supervisor looked on.
+    unwatched: bool,
 }
 
 struct Attempt<'a> {
     folder: &'a Folder,
+    hosts: Vec<Host>,
+    /// The daemon was out of reach since this began.
+    broken: bool,
     clock: &'a Clock,
     plan: Plan,
     docker: Option<bollard::Docker>,
@@ -172,9 +180,8 @@ impl Attempt<'_> {
             *kill_at = in_future(self.clock, stopping.begun_at, self.plan.stop_grace_ms);
         }
         let mut resumed = self.stopping.is_some();
-        let (mut watched, mut broken) = (false, false);
         loop {
-            let (seen, was_away) = match self.look_for_it().await {
+            let seen = match self.look_for_them().await {
                 Ok(seen) => seen,
                 Err(error) => {
                     let why = daemon::message(&error);
@@ -182,24 +189,17 @@ impl Attempt<'_> {
                     return Ok(self.lost(format!("the Docker daemon was out of reach for {patience} s: {why}")));
                 }
             };
-            broken |= was_away;
-            match seen {
-                Seen::Missing => {
-                    return Ok(self.lost(GONE.to_owned()));
-                }
-                Seen::Created => {
-                    if self.folder.stop_marker().exists() {
-                        return Ok(Exit::bare(self.clock.now(), ExitCause::Stopped));
-                    }
-                    if let Err(exit) = self.start().await? {
-                        return Ok(exit);
-                    }
-                }
-                Seen::Running => {}
-                Seen::Over(end) => {
-                    let end = End { unwatched: !watched, broken, ..end };
-                    return self.end(end).await;
-                }
+            if let Some(host) = seen.iter().position(|seen| *seen == Seen::Missing) {
+                return self.lost_with_all(host).await;
+            }
+            if let Err(exit) = self.judge(&seen).await? {
+                return Ok(exit);
+            }
+            if self.hosts.iter().all(|host| host.over.is_some()) {
+                return self.end().await;
+            }
+            if let Err(exit) = self.start(&seen).await? {
+                return Ok(exit);
             }
             if self.deadline.is_none() {
                 let begun = self.started_at.unwrap_or_else(|| self.clock.now());
@@ -211,150 +211,58 @@ impl Attempt<'_> {
             if std::mem::take(&mut resumed) {
                 self.signal("SIGTERM").await;
             }
-            watched = true;
-            broken |= matches!(self.watch().await?, Watched::Broken);
-        }
-    }
-
-    /// Looks, and again until the daemon answers, for as long as patience lasts. Whether the daemon was out of reach.
-    async fn look_for_it(&mut self) -> Result<(Seen, bool), Error> {
-        let until = Instant::now() + Duration::from_millis(self.plan.patience_ms);
-        let mut was_away = false;
-        loop {
-            match self.look().await {
-                Ok(seen) => return Ok((seen, was_away)),
-                Err(error) if Instant::now() >= until => return Err(error),
-                Err(_) => {
-                    was_away = true;
-                    self.docker = None;
-                    tokio::time::sleep(RETRY).await;
-                }
+            for host in &mut self.hosts {
+                host.watched = true;
             }
+            self.broken |= self.watch().await? == Watched::Broken;
         }
     }
 
-    async fn look(&mut self) -> Result<Seen, Error> {
-        let docker = self.docker().await?;
-        let inspected = docker.inspect_container(&self.plan.container, None::<InspectContainerOptions>).await;
-        let Some(container) = daemon::there(inspected)? else { return Ok(Seen::Missing) };
-        let state = container.state.unwrap_or_default();
-        if state.status == Some(ContainerStateStatusEnum::REMOVING) || state.dead == Some(true) {
-            return Ok(Seen::Missing);
+    /// Starts the containers that were never started, all of them. An error is the attempt's end: what runs is killed.
+    async fn start(&mut self, seen: &[Seen]) -> io::Result<Result<(), Exit>> {
+        let waiting = self.hosts.iter().zip(seen).filter(|(_, seen)| **seen == Seen::Created);
+        let waiting: Vec<String> = waiting.map(|(host, _)| host.container.clone()).collect();
+        if waiting.is_empty() {
+            return Ok(Ok(()));
         }
-        if state.running == Some(true) {
-            return Ok(Seen::Running);
+        // Begun together, stopped together: what the others were about to do needs them all.
+        if let Some((stopping, _)) = &self.stopping {
+            let cause = stopping.cause.clone();
+            return Ok(Err(self.end_all(cause).await));
         }
-        let Some(started) = state.started_at.as_deref().and_then(Stamp::parse) else { return Ok(Seen::Created) };
-        let finished = state.finished_at.as_deref().and_then(Stamp::parse).filter(|finished| *finished >= started);
-        Ok(Seen::Over(End {
-            code: state.exit_code.unwrap_or(0),
-            out_of_memory: state.oom_killed == Some(true),
-            ran_ms: finished.map(|finished| finished.since_ms(started)),
-            unwatched: false,
-            broken: false,
-        }))
-    }
-
-    async fn docker(&mut self) -> Result<bollard::Docker, Error> {
-        if let Some(docker) = &self.docker {
-            return Ok(docker.clone());
+        if self.folder.stop_marker().exists() {
+            return Ok(Err(self.end_all(ExitCause::Stopped).await));
         }
-        let docker = daemon::connect(&self.plan.address, Patience::Ordinary).await?;
-        self.docker = Some(docker.clone());
-        Ok(docker)
-    }
-
-    /// Starts the container. An error is the attempt's end.
-    async fn start(&mut self) -> io::Result<Result<(), Exit>> {
         if self.started_at.is_none() {
             let now = self.clock.now();
             self.folder.claim_start(now)?;
             self.started_at = Some(now);
         }
         let Ok(docker) = self.docker().await else { return Ok(Ok(())) };
-        match docker.start_container(&self.plan.container, None).await {
-            Ok(()) => {
-                // From when it really runs: making it ready takes a moment.
-                self.deadline = Some(in_future(self.clock, self.clock.now(), self.plan.max_runtime_ms));
-                Ok(Ok(()))
-            }
-            Err(error) if daemon::status(&error).is_some() => {
+        let started = join_all(waiting.iter().map(|container| docker.start_container(container, None))).await;
+        for error in started.into_iter().filter_map(Result::err) {
+            // Without an answer it may have been started or not: the daemon knows.
+            if daemon::status(&error).is_some() {
                 let message = daemon::message(&error);
                 let cause = if ending::is_of_the_image(&message) {
                     ExitCause::StartFailed { message: format!("the container could not be started: {message}") }
                 } else {
                     ExitCause::Infrastructure { message: format!("the daemon did not start the container: {message}") }
                 };
-                Ok(Err(Exit::bare(self.clock.now(), cause)))
+                return Ok(Err(self.end_all(cause).await));
             }
-            // It may have been started or not: the daemon knows.
-            Err(_) => Ok(Ok(())),
         }
+        // From when they really run: making them ready takes a moment.
+        self.deadline = Some(in_future(self.clock, self.clock.now(), self.plan.max_runtime_ms));
+        Ok(Ok(()))
     }
 
-    /// Takes the log and keeps times until the container is over or the daemon breaks off.
-    async fn watch(&mut self) -> io::Result<Watched> {
-        let Ok(docker) = self.docker().await else { return Ok(Watched::Broken) };
-        let container = self.plan.container.clone();
-        let not_running = WaitContainerOptions { condition: "not-running".to_owned() };
-        let mut ended = docker.wait_container(&container, Some(not_running)).boxed();
-        let mut frames = Some(self.follower.frames(&docker, &container, true));
-        let mut reopen = None;
-        let mut saving = None;
-        loop {
-            let save = (saving.is_none() && self.plan.checkpoints.is_some()).then_some(self.next_save);
-            let wake = self.next_wake().into_iter().chain(reopen).chain(save).min();
-            tokio::select! {
-                frame = next_of(&mut frames) => {
-                    let more = match (frame, &mut frames) {
-                        (Some(Ok(frame)), Some(frames)) => self.follower.take(frame, frames, self.clock.now())?,
-                        _ => false,
-                    };
-                    if !more {
-                        frames = None;
-                        // It ends with the container; where that goes on, there is more to come.
-                        reopen = Some(Instant::now() + RETRY);
-                    }
-                }
-                over = ended.next() => match over {
-                    Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => {
-                        self.drain(frames).await?;
-                        return Ok(Watched::Ended);
-                    }
-                    _ => return Ok(Watched::Broken),
-                },
-                requested = self.control.readable() => {
-                    requested?;
-                    self.take_requests().await?;
-                }
-                () = done_of(&mut saving) => {
-                    let took = self.next_save.elapsed();
-                    saving = None;
-                    self.next_save = Instant::now() + (took * REST).max(Duration::from_millis(self.plan.save_every_ms));
-                }
-                () = sleep_until(wake) => {
-                    if save.is_some_and(|save| save <= Instant::now()) {
-                        saving = Some(save_checkpoints(docker.clone(), self.plan.clone()).boxed());
-                    }
-                    if reopen.is_some_and(|reopen| reopen <= Instant::now()) {
-                        reopen = None;
-                        frames = Some(self.follower.frames(&docker, &container, true));
-                    }
-                    self.keep_times().await?;
-                }
-            }
+    /// The end of an attempt that has not come to run as a whole.
+    async fn end_all(&mut self, cause: ExitCause) -> Exit {
+        if self.hosts.len() > 1 {
+            self.signal("SIGKILL").await;
         }
-    }
-
-    /// Takes what is left of the log of a container that is over.
-    async fn drain(&mut self, frames: Option<Frames>) -> io::Result<()> {
-        let Some(mut frames) = frames else { return Ok(()) };
-        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
-            if !self.follower.take(frame, &mut frames, self.clock.now())? {
-                break;
-            }
-        }
-        Ok(())
+        Exit::bare(self.clock.now(), cause)
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -407,37 +315,46 @@ impl Attempt<'_> {
         }
         let why = if cause == ExitCause::Deadline { "the maximum runtime is over" } else { "a stop was requested" };
         let begun_at = self.clock.now();
-        self.begin_stopping(cause, &format!("{why}: SIGTERM sent"), self.plan.stop_grace_ms, begun_at)?;
+        let stopping = Stopping { cause, begun_at, host: None };
+        self.begin_stopping(stopping, &format!("{why}: SIGTERM sent"), self.plan.stop_grace_ms)?;
         self.signal("SIGTERM").await;
         Ok(())
     }
 
-    fn begin_stopping(&mut self, cause: ExitCause, remark: &str, grace_ms: i64, now: Timestamp) -> io::Result<()> {
-        let stopping = Stopping { cause, begun_at: now };
+    fn begin_stopping(&mut self, stopping: Stopping, remark: &str, grace_ms: i64) -> io::Result<()> {
         stopping.write(self.folder)?;
-        self.stopping = Some((stopping, in_future(self.clock, now, grace_ms)));
-        self.follower.remark(remark, now)
+        let begun_at = stopping.begun_at;
+        self.stopping = Some((stopping, in_future(self.clock, begun_at, grace_ms)));
+        self.follower.remark(remark, begun_at)
     }
 
-    /// What cannot be sent comes again with the next look.
+    /// To all that run. What cannot be sent comes again with the next look.
     async fn signal(&mut self, signal: &str) {
         if let Ok(docker) = self.docker().await {
             let options = KillContainerOptions { signal: signal.to_owned() };
-            let _ = docker.kill_container(&self.plan.container, Some(options)).await;
+            let running = self.hosts.iter().filter(|host| host.over.is_none());
+            join_all(running.map(|host| docker.kill_container(&host.container, Some(options.clone())))).await;
         }
     }
 
-    /// An attempt over its limit gets no grace: the disk would fill meanwhile.
+    /// An attempt over its limit on one of its hosts gets no grace: the disk would fill meanwhile.
     async fn look_at_disk(&mut self) -> io::Result<()> {
         let Some(bound) = self.plan.disk.clone() else { return Ok(()) };
         let begun = Instant::now();
         if let Ok(docker) = self.docker().await {
             let sized = InspectContainerOptions { size: true };
-            let size = docker.inspect_container(&self.plan.container, Some(sized)).await.ok().and_then(|c| c.size_rw);
-            if size.and_then(|size| u64::try_from(size).ok()).is_some_and(|size| size > bound.bytes) {
+            let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
+            let size = running.map(async |(at, host)| {
+                let container = docker.inspect_container(&host.container, Some(sized.clone())).await.ok()?;
+                Some((at, u64::try_from(container.size_rw?).ok()?))
+            });
+            let over = join_all(size).await.into_iter().flatten().find(|(_, size)| *size > bound.bytes);
+            if let Some((host, _)) = over {
                 let message = bound.message();
-                let (remark, now) = (format!("{message}: SIGKILL sent"), self.clock.now());
-                self.begin_stopping(ExitCause::OverLimit { message }, &remark, 0, now)?;
+                let remark = format!("{}{message}: SIGKILL sent", self.who(host));
+                let cause = ExitCause::OverLimit { message };
+                let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(host) };
+                self.begin_stopping(stopping, &remark, 0)?;
                 self.signal("SIGKILL").await;
             }
         }
@@ -453,42 +370,49 @@ impl Attempt<'_> {
         Exit { started_at: self.started_at, ..Exit::bare(now, ExitCause::Infrastructure { message }) }
     }
 
-    /// The exit record of a container that is over, with what is fetched for it.
-    async fn end(&mut self, mut end: End) -> io::Result<Exit> {
+    /// What begins a remark on one of several hosts.
+    fn who(&self, host: usize) -> String {
+        if self.hosts.len() == 1 { String::new() } else { format!("{}: ", host_name(host)) }
+    }
+
+    /// One host is gone, and the others with it.
+    async fn lost_with_all(&mut self, host: usize) -> io::Result<Exit> {
+        let message = format!("{}{}", self.who(host), looking::GONE);
+        if self.hosts.len() > 1 {
+            self.follower.remark(&format!("{message}: SIGKILL sent to the others"), self.clock.now())?;
+            self.signal("SIGKILL").await;
+        }
+        Ok(self.lost(message))
+    }
+
+    /// The exit record of an attempt whose hosts are all over, with what is fetched for it: from the host that decided, or
+    /// from the first.
+    async fn end(&mut self) -> io::Result<Exit> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
-        // What the daemon had not handed over when it said that the container is over.
-        let frames = self.follower.frames(&docker, &self.plan.container, false);
-        self.drain(Some(frames)).await?;
-        let remark = ending::save_checkpoints(&docker, &self.plan).await;
-        if let Some(remark) = &remark {
-            self.follower.remark(remark, self.clock.now())?;
+        if let Some(remark) = ending::save_checkpoints(&docker, &self.plan).await {
+            self.follower.remark(&remark, self.clock.now())?;
         }
         self.follower.finish(self.clock.now())?;
         let now = self.clock.now();
-        let ended_at = match (self.started_at, end.ran_ms) {
-            (Some(started_at), Some(ran_ms)) if end.unwatched => started_at.plus_ms(ran_ms).min(now),
+        let unwatched = self.hosts.iter().all(|host| host.over.as_ref().is_some_and(|over| over.unwatched));
+        let ran_ms = self.hosts.iter().filter_map(|host| host.over.as_ref()?.ran_ms).max();
+        let ended_at = match (self.started_at, ran_ms) {
+            (Some(started_at), Some(ran_ms)) if unwatched => started_at.plus_ms(ran_ms).min(now),
             _ => now,
         };
-        let mut stderr_tail = self.follower.stderr_tail();
+        let (cause, host) = match &self.stopping {
+            Some((stopping, _)) => (stopping.cause.clone(), stopping.host.unwrap_or(0)),
+            None => (ExitCause::Exited { code: 0 }, 0),
+        };
+        let container = &self.hosts[host.min(self.hosts.len() - 1)].container;
+        let mut stderr_tail = self.follower.stderr_tail(host);
         if stderr_tail.is_empty() {
             // An earlier supervisor may have taken it.
-            stderr_tail = ending::stderr_tail(&docker, &self.plan.container).await;
+            stderr_tail = ending::stderr_tail(&docker, container).await;
         }
-        let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
-        let stopping = self.stopping.as_ref().map(|(stopping, _)| stopping.cause.clone());
-        let mut cause = stopping.unwrap_or_else(|| end.cause(self.plan.memory, live_restore));
-        let failure = ending::failure(&docker, &self.plan.container).await;
-        if cause == (ExitCause::Signaled { signal: 9 }) {
-            // Whoever removes a container kills it first.
-            tokio::time::sleep(REMOVAL).await;
-            if matches!(self.look().await, Ok(Seen::Missing)) {
-                return Ok(self.lost(GONE.to_owned()));
-            }
-            end.out_of_memory = ending::ran_out_of_memory(&docker, &self.plan.container, self.clock.now()).await;
-            cause = end.cause(self.plan.memory, live_restore);
-        }
+        let failure = ending::failure(&docker, container).await;
         Ok(Exit { started_at: self.started_at, ended_at, cause, failure, stderr_tail, remark: None })
     }
 }
@@ -499,31 +423,4 @@ fn in_future(clock: &Clock, from: Timestamp, after_ms: i64) -> Instant {
     let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
     // Nobody waits for longer than a year.
     Instant::now() + left.min(Duration::from_hours(24 * 365))
-}
-
-async fn next_of(frames: &mut Option<Frames>) -> Option<Result<bollard::container::LogOutput, Error>> {
-    match frames {
-        Some(frames) => frames.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Saves what there is while the program goes on: its machine may be lost.
-async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
-    // The end saves them again, and tells.
-    let _ = ending::save_checkpoints(&docker, &plan).await;
-}
-
-async fn done_of(saving: &mut Option<BoxFuture<'static, ()>>) {
-    match saving {
-        Some(saving) => saving.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(wake) => tokio::time::sleep_until(wake).await,
-        None => std::future::pending().await,
-    }
 }

@@ -1,7 +1,7 @@
 //! Channels as volumes: filled once, mounted read-only by every container that reads them.
 //!
 //! Invariant: a volume is used only where a mark in the data directory says that it was filled to its end; its name says
-//! with what: the source's path, and each file's name, size and time. Filling and removing one exclude each other and
+//! with what: the source's path, each file's name, size and time, and which share of them. Filling and removing one exclude each other and
 //! every start of a container that mounts it.
 
 use std::collections::HashMap;
@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    CreateContainerOptions, ListContainersOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use super::archive::{self, TransferError};
-use super::daemon::{self, infrastructure};
+use super::daemon::{self, Error, infrastructure};
+use super::share::Share;
 use crate::executor::folder::{blocking, found};
 use crate::executor::{ChannelSpec, ExecutorError};
 
@@ -53,18 +54,21 @@ impl Volumes {
         Ok(Self { marks, prefix, locks: Mutex::default() })
     }
 
-    /// A volume with a channel's data; `image` is one that the daemon has, whichever: nothing of it runs.
+    /// A volume with a channel's data, or a share of it; `image` is one that the daemon has, whichever: nothing of it
+    /// runs.
     pub(super) async fn filled(
         &self,
         docker: &bollard::Docker,
         patient: &bollard::Docker,
         image: &str,
         channel: &ChannelSpec,
+        share: Option<Share>,
     ) -> Result<Filled, ExecutorError> {
         let source = channel.source.clone();
         let doing = format!("looking through the channel {}", channel.name);
         let print = blocking(doing, move || fingerprint(&source)).await?;
-        let name = format!("{}-channel-{print}", self.prefix);
+        let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("-{}of{hosts}", host + 1));
+        let name = format!("{}-channel-{print}{share_name}", self.prefix);
         let lock = self.lock(&name);
         let shared = Arc::clone(&lock).read_owned().await;
         if self.is_filled(docker, &name).await? {
@@ -73,7 +77,7 @@ impl Volumes {
         drop(shared);
         let alone = lock.write_owned().await;
         if !self.is_filled(docker, &name).await? {
-            self.fill(docker, patient, image, &name, channel).await?;
+            self.fill(docker, patient, image, &name, (channel, share)).await?;
         }
         Ok(Filled { name, _held: alone.downgrade() })
     }
@@ -122,7 +126,7 @@ impl Volumes {
         patient: &bollard::Docker,
         image: &str,
         name: &str,
-        channel: &ChannelSpec,
+        (channel, share): (&ChannelSpec, Option<Share>),
     ) -> Result<(), ExecutorError> {
         let failed = || infrastructure(format!("filling the volume of channel {}", channel.name));
         // What an earlier filling left half done.
@@ -147,8 +151,9 @@ impl Volumes {
         let options = CreateContainerOptions { name: Some(helper.clone()), ..CreateContainerOptions::default() };
         docker.create_container(Some(options), body).await.map_err(failed())?;
         let source = channel.source.clone();
-        let uploaded = archive::upload(patient, &helper, FILLED_AT, move |archive| {
-            archive::append_tree(archive, Path::new(""), &source, false)
+        let uploaded = archive::upload(patient, &helper, FILLED_AT, move |archive| match share {
+            None => archive::append_tree(archive, Path::new(""), &source, false),
+            Some(share) => share.append(archive, &source),
         })
         .await;
         self.remove_helper(docker, &helper).await?;
@@ -183,6 +188,23 @@ impl Volumes {
         let gone = found(std::fs::remove_file(self.marks.join(name)));
         gone.map(drop).map_err(crate::executor::folder::failed(format!("unmarking the volume {name}")))
     }
+}
+
+/// The volume behind a container's `/opt/ml`, where its root is read-only.
+pub(super) fn own_name(container: &str) -> String {
+    format!("{container}-ml")
+}
+
+/// Such volumes of an attempt, on one host or several; `name` is what the names of its containers begin with.
+pub(super) async fn of_attempt(docker: &bollard::Docker, name: &str) -> Result<Vec<String>, Error> {
+    let filters = Some(HashMap::from([("name".to_owned(), vec![name.to_owned()])]));
+    let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
+    // The filter takes parts of names.
+    let is_own = |volume: &str| {
+        let host = volume.strip_prefix(name).and_then(|rest| rest.strip_suffix("-ml"));
+        host.is_some_and(|host| host.is_empty() || host.starts_with("-algo-"))
+    };
+    Ok(found.into_iter().map(|volume| volume.name).filter(|volume| is_own(volume)).collect())
 }
 
 /// An upload that did not come to its end.

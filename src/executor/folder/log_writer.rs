@@ -66,32 +66,20 @@ impl LogWriter {
         if stream == Stream::Stderr {
             self.tail.take(bytes);
         }
-        self.add(stream, bytes, now);
-        self.flush(now);
-    }
-
-    /// As `take`, to be written with what comes after it. False where nothing more is taken.
-    pub(in crate::executor) fn add(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) -> bool {
         if !self.closed {
             let splitter = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
             let batch = &mut self.batch;
             splitter.split(bytes, |line| log_format::write_line(now, stream, line, batch));
         }
-        !self.closed
+        self.flush(now);
     }
 
-    /// Bytes of a stream that are in no record yet, and whether the last one taken may be half a line end.
+    /// Adds a line that was split off elsewhere, to be written with what comes after it.
     #[cfg(feature = "docker")]
-    pub(in crate::executor) fn pending(&self, stream: Stream) -> (usize, bool) {
-        let splitter = if stream == Stream::Stderr { &self.stderr } else { &self.stdout };
-        (splitter.partial.len(), splitter.after_return)
-    }
-
-    /// Says that a `\r` was the last that a stream brought before this log went on.
-    #[cfg(feature = "docker")]
-    pub(in crate::executor) fn after_return(&mut self, stream: Stream) {
-        let splitter = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
-        splitter.after_return = true;
+    pub(in crate::executor) fn add_line(&mut self, stream: Stream, line: &[u8], time: Timestamp) {
+        if !self.closed {
+            log_format::write_line(time, stream, line, &mut self.batch);
+        }
     }
 
     /// How long the log will be with what waits to be written, and how much that is.
@@ -121,21 +109,13 @@ impl LogWriter {
 
     /// Writes what is left of lines without an end.
     pub(in crate::executor) fn finish(&mut self, now: Timestamp) {
-        self.end_lines(now);
-        self.flush(now);
-    }
-
-    /// As `finish`, to be written with what comes after it.
-    pub(in crate::executor) fn end_lines(&mut self, now: Timestamp) {
-        if self.closed {
-            return;
-        }
-        for (stream, splitter) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
-            if !splitter.partial.is_empty() {
-                log_format::write_line(now, stream, &splitter.partial, &mut self.batch);
-                splitter.partial.clear();
+        if !self.closed {
+            let batch = &mut self.batch;
+            for (stream, splitter) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
+                splitter.end(|line| log_format::write_line(now, stream, line, batch));
             }
         }
+        self.flush(now);
     }
 
     /// Takes nothing more.
@@ -219,13 +199,34 @@ impl Tail {
 
 /// Cuts a byte stream at `\n`, `\r` and `\r\n`.
 #[derive(Debug, Default)]
-struct Splitter {
+pub(in crate::executor) struct Splitter {
     partial: Vec<u8>,
     after_return: bool,
 }
 
 impl Splitter {
-    fn split(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
+    /// Bytes that are in no line yet, and whether the last one taken may be half a line end.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn pending(&self) -> (usize, bool) {
+        (self.partial.len(), self.after_return)
+    }
+
+    /// Says that a `\r` was the last byte before those that come.
+    #[cfg(feature = "docker")]
+    pub(in crate::executor) fn after_return(&mut self) {
+        self.after_return = true;
+    }
+
+    /// What is left of a line without an end.
+    pub(in crate::executor) fn end(&mut self, line: impl FnOnce(&[u8])) {
+        if !self.partial.is_empty() {
+            line(&self.partial);
+            self.partial.clear();
+        }
+    }
+
+    /// Takes bytes, and gives the lines that they complete.
+    pub(in crate::executor) fn split(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
         if self.after_return && bytes.first() == Some(&b'\n') {
             bytes = &bytes[1..];
         }

@@ -62,6 +62,9 @@ impl Launch {
         folder: &Folder,
     ) -> Result<Self, ExecutorError> {
         spec.check_channels()?;
+        if spec.hosts > 1 {
+            return Err(ExecutorError::Client("only containers run on several hosts: use InstanceCount 1".to_owned()));
+        }
         let checkpoints = match &spec.checkpoints {
             None => None,
             Some(checkpoints) => Some((checkpoints.within_root()?, checkpoints.source.clone())),

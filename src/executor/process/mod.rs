@@ -297,5 +297,5 @@ fn probe(settings: &ProcessSettings) -> (Isolation, Option<bool>) {
 fn machine() -> Machine {
     let gpus = (0..64).take_while(|n| Path::new(&format!("/dev/nvidia{n}")).exists()).count();
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Machine { cpus, gpus, network_interface: "lo" }
+    Machine { host: 0, cpus, gpus, network_interface: "lo" }
 }

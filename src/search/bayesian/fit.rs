@@ -60,6 +60,8 @@ fn length_prior(d: usize) -> Prior {
     Prior { mu: std::f64::consts::SQRT_2 + 0.5 * libm::log(d as f64), sigma: 1.732_050_807_568_877_2, of_value: true }
 }
 
+/// Of how alike two studies are: the mode is a correlation of 0.8 between their values at one point.
+const STUDY_PRIOR: Prior = Prior { mu: 0.55, sigma: 1.0, of_value: false };
 const SIGNAL_PRIOR: Prior = Prior { mu: 0.0, sigma: 1.0, of_value: true };
 const NOISE_PRIOR: Prior = Prior { mu: -4.0, sigma: 2.0, of_value: true };
 const WARP_PRIOR: Prior = Prior { mu: 0.0, sigma: 0.5, of_value: false };
@@ -68,41 +70,63 @@ const WARP_PRIOR: Prior = Prior { mu: 0.0, sigma: 0.5, of_value: false };
 const SIGNAL_START: f64 = -0.5;
 const NOISE_START: f64 = -6.0;
 
+/// What the coordinates of points stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Coordinates<'a> {
+    pub(super) kinds: &'a [Kind],
+    /// Whether one more, the last, says which study a result is from.
+    pub(super) studies: bool,
+}
+
+impl Coordinates<'_> {
+    fn len(self) -> usize {
+        self.kinds.len() + usize::from(self.studies)
+    }
+
+    fn is_number(self, j: usize) -> bool {
+        self.kinds.get(j).is_some_and(|kind| kind.is_number())
+    }
+
+    fn length_prior(self, j: usize) -> Prior {
+        if j < self.kinds.len() { length_prior(self.kinds.len()) } else { STUDY_PRIOR }
+    }
+}
+
 /// Fits kernel and noise to targets `y` at `points`; `None` where not even the start has a factor.
-pub(super) fn fit(kinds: &[Kind], points: &[Vec<f64>], y: &[f64]) -> Option<Fit> {
-    let mut evaluator = Evaluator::new(kinds, points, y);
+pub(super) fn fit(of: Coordinates, points: &[Vec<f64>], y: &[f64]) -> Option<Fit> {
+    let mut evaluator = Evaluator::new(of, points, y);
     let steps = Steps { most: STEPS, first: 0.5, longest: 2.0 };
-    let (theta, value) = minimise(&start(kinds), &steps, |theta, gradient| evaluator.evaluate(theta, gradient));
-    value.is_finite().then(|| read(kinds, &theta))
+    let (theta, value) = minimise(&start(of), &steps, |theta, gradient| evaluator.evaluate(theta, gradient));
+    value.is_finite().then(|| read(of, &theta))
 }
 
 /// Kernel and noise where the fit begins, for when there is nothing to fit to.
-pub(super) fn prior(kinds: &[Kind]) -> Fit {
-    read(kinds, &start(kinds))
+pub(super) fn prior(of: Coordinates) -> Fit {
+    read(of, &start(of))
 }
 
-fn start(kinds: &[Kind]) -> Vec<f64> {
-    let mut theta = vec![length_prior(kinds.len()).mode(); kinds.len()];
+fn start(of: Coordinates) -> Vec<f64> {
+    let mut theta: Vec<f64> = (0..of.len()).map(|j| of.length_prior(j).mode()).collect();
     theta.extend([SIGNAL_START, NOISE_START]);
-    theta.extend(kinds.iter().filter(|kind| kind.is_number()).flat_map(|_| [0.0, 0.0]));
+    theta.extend(of.kinds.iter().filter(|kind| kind.is_number()).flat_map(|_| [0.0, 0.0]));
     theta
 }
 
 /// θ as parameters.
-fn read(kinds: &[Kind], theta: &[f64]) -> Fit {
-    let d = kinds.len();
+fn read(of: Coordinates, theta: &[f64]) -> Fit {
+    let d = of.len();
     let mut warps = theta[d + 2..].chunks_exact(2).map(|ab| Warp { a: libm::exp(ab[0]), b: libm::exp(ab[1]) });
-    let coordinate = |(kind, ln_length): (&Kind, &f64)| Coordinate {
+    let coordinate = |(j, ln_length): (usize, &f64)| Coordinate {
         inverse_length: libm::exp(-ln_length),
-        warp: if kind.is_number() { warps.next() } else { None },
+        warp: if of.is_number(j) { warps.next() } else { None },
     };
-    let coordinates = kinds.iter().zip(theta).map(coordinate).collect();
+    let coordinates = theta[..d].iter().enumerate().map(coordinate).collect();
     Fit { kernel: Kernel { coordinates, signal: libm::exp(theta[d]) }, noise: libm::exp(theta[d + 1]) + JITTER }
 }
 
 /// The objective, with memory that its evaluations share.
 struct Evaluator<'a> {
-    kinds: &'a [Kind],
+    of: Coordinates<'a>,
     points: &'a [Vec<f64>],
     y: &'a [f64],
     /// k(X, X), lower triangle.
@@ -113,9 +137,9 @@ struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    fn new(kinds: &'a [Kind], points: &'a [Vec<f64>], y: &'a [f64]) -> Self {
+    fn new(of: Coordinates<'a>, points: &'a [Vec<f64>], y: &'a [f64]) -> Self {
         let square = vec![0.0; y.len() * y.len()];
-        Self { kinds, points, y, kernel: square.clone(), slopes: square.clone(), factor: square }
+        Self { of, points, y, kernel: square.clone(), slopes: square.clone(), factor: square }
     }
 
     /// The negative log posterior and its gradient; infinite where K has no factor.
@@ -124,8 +148,8 @@ impl<'a> Evaluator<'a> {
         if !theta.iter().all(|t| t.abs() < BEYOND) {
             return f64::INFINITY;
         }
-        let (n, d) = (self.y.len(), self.kinds.len());
-        let Fit { kernel, noise } = read(self.kinds, theta);
+        let (n, d) = (self.y.len(), self.of.len());
+        let Fit { kernel, noise } = read(self.of, theta);
         let columns = kernel.columns(self.points);
         self.fill(&kernel, noise, &columns);
         if !cholesky(&mut self.factor, n) {
@@ -147,7 +171,7 @@ impl<'a> Evaluator<'a> {
                 warps += 2;
             }
         }
-        0.5 * misfit + ln_det + add_priors(d, theta, gradient)
+        0.5 * misfit + ln_det + add_priors(self.of, theta, gradient)
     }
 
     fn fill(&mut self, kernel: &Kernel, noise: f64, columns: &[Vec<f64>]) {
@@ -215,11 +239,11 @@ impl<'a> Evaluator<'a> {
 }
 
 /// Adds the priors' slopes to the gradient; returns their sum.
-fn add_priors(d: usize, theta: &[f64], gradient: &mut [f64]) -> f64 {
+fn add_priors(of: Coordinates, theta: &[f64], gradient: &mut [f64]) -> f64 {
     let mut sum = 0.0;
     for (i, (t, gradient)) in theta.iter().zip(gradient).enumerate() {
-        let prior = match i.checked_sub(d) {
-            None => length_prior(d),
+        let prior = match i.checked_sub(of.len()) {
+            None => of.length_prior(i),
             Some(0) => SIGNAL_PRIOR,
             Some(1) => NOISE_PRIOR,
             Some(_) => WARP_PRIOR,
@@ -233,7 +257,7 @@ fn add_priors(d: usize, theta: &[f64], gradient: &mut [f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Evaluator, fit, start};
+    use super::{Coordinates, Evaluator, fit, start};
     use crate::search::features::Kind;
     use crate::search::rng::Stream;
 
@@ -247,11 +271,15 @@ mod tests {
         (kinds, points, y)
     }
 
+    fn of(kinds: &[Kind]) -> Coordinates<'_> {
+        Coordinates { kinds, studies: false }
+    }
+
     #[test]
     fn the_gradient_is_the_derivative() {
         let (kinds, points, y) = data();
-        let mut evaluator = Evaluator::new(&kinds, &points, &y);
-        let theta: Vec<f64> = start(&kinds).iter().enumerate().map(|(i, t)| t + 0.1 * (i as f64 - 4.0)).collect();
+        let mut evaluator = Evaluator::new(of(&kinds), &points, &y);
+        let theta: Vec<f64> = start(of(&kinds)).iter().enumerate().map(|(i, t)| t + 0.1 * (i as f64 - 4.0)).collect();
         let mut gradient = vec![0.0; theta.len()];
         evaluator.evaluate(&theta, &mut gradient);
         let mut ignored = gradient.clone();
@@ -269,7 +297,7 @@ mod tests {
     #[test]
     fn what_matters_gets_a_short_length_scale() {
         let (kinds, points, y) = data();
-        let fit = fit(&kinds, &points, &y).unwrap();
+        let fit = fit(of(&kinds), &points, &y).unwrap();
         let lengths: Vec<f64> = fit.kernel.coordinates.iter().map(|c| 1.0 / c.inverse_length).collect();
         assert!(lengths[0] < 0.5 * lengths[3], "{lengths:?}");
     }
@@ -278,8 +306,8 @@ mod tests {
     fn constant_targets_and_repeated_points_have_a_fit() {
         let (kinds, mut points, mut y) = data();
         y.fill(0.0);
-        assert!(fit(&kinds, &points, &y).is_some());
+        assert!(fit(of(&kinds), &points, &y).is_some());
         points.fill(vec![0.5, 1.0, 0.5, 0.0]);
-        assert!(fit(&kinds, &points, &y).is_some());
+        assert!(fit(of(&kinds), &points, &y).is_some());
     }
 }

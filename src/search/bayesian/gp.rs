@@ -17,7 +17,7 @@
 
 use crate::search::bayesian::kernel::Kernel;
 use crate::search::bayesian::matrix::{
-    add_scaled, cholesky, dot, solve_lower, solve_lower_many, solve_lower_transposed,
+    add_scaled, cholesky, dot, inverse, solve_lower, solve_lower_many, solve_lower_transposed,
 };
 
 /// Points are predicted so many at a time: a block's columns stay in the cache.
@@ -101,9 +101,11 @@ impl Gp {
         means.into_iter().zip(explained).map(|(mean, e)| Prediction { mean, variance: self.left_over(e) }).collect()
     }
 
-    /// K⁻¹ (t - m) for other targets t at the same observations.
-    pub(super) fn weights_of(&self, targets: &[f64]) -> Vec<f64> {
-        mean_and_weights(&self.factor, targets).1
+    /// What the process expects at each observation by all the others, y - α / diag(K⁻¹) (eq. 5.12), of targets `y`.
+    pub(super) fn left_out(&self, y: &[f64]) -> Vec<f64> {
+        let n = self.n();
+        let inverse = inverse(&self.factor, n);
+        y.iter().zip(&self.weights).enumerate().map(|(i, (y, weight))| y - weight / inverse[i * n + i]).collect()
     }
 
     fn left_over(&self, explained: f64) -> f64 {

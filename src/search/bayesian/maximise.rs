@@ -2,7 +2,7 @@
 //!
 //! | symbol | meaning                                                            |
 //! |--------|--------------------------------------------------------------------|
-//! | μ, v   | the model's mean and variance at a point (see `surrogate`)          |
+//! | μ, v   | the model's mean and variance at a point (see `transfer`)           |
 //! | β      | how many deviations of optimism                                    |
 //! | a      | acquisition, β √v - μ: the negative of the lower confidence bound   |
 //!
@@ -16,7 +16,7 @@
 
 use crate::search::bayesian::gp::Prediction;
 use crate::search::bayesian::minimise::{Steps, minimise};
-use crate::search::bayesian::surrogate::Surrogate;
+use crate::search::bayesian::transfer::Surrogate;
 use crate::search::features::{Features, Kind};
 use crate::search::rng::Stream;
 
@@ -42,7 +42,7 @@ const OUTSIDE: f64 = 50.0;
 /// The acquisition over a space.
 pub(super) struct Surface<'a> {
     pub(super) features: &'a Features<'a>,
-    pub(super) model: &'a Surrogate<'a>,
+    pub(super) model: &'a Surrogate,
     /// β.
     pub(super) optimism: f64,
     /// Whether a point may be suggested.

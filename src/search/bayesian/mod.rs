@@ -3,9 +3,9 @@
 //! 1. The first trials, two more than there are coordinates, are quasi-random.
 //! 2. Then results become targets (`targets`), the process is fitted to them (`fit`, `kernel`) and conditioned (`gp`,
 //!    `model`), and the point of the lowest confidence bound is looked for (`maximise`).
-//! 3. Parents' results join as the study's own (`IdenticalDataAndAlgorithm`), or they guide every other one of the first
-//!    trials as far as the study's own results bear them out (`TransferLearning`, see `surrogate`): what was good for a
-//!    parent is tried early and then counts for what it came to here, and one that misleads costs no more than these.
+//! 3. Parents' results join as the study's own (`IdenticalDataAndAlgorithm`), or they guide it from the first trial on as
+//!    far as its own results bear them out (`TransferLearning`, see `transfer`): a parent that misleads costs the few trials
+//!    that show it.
 //!
 //! Pending trials count as if they had come to what the model expects of them: nobody learns from that, but the deviation
 //! there falls, and the next suggestion goes elsewhere (Desautels et al., Parallelizing Exploration-Exploitation Tradeoffs
@@ -20,7 +20,7 @@ mod matrix;
 mod maximise;
 mod minimise;
 mod model;
-mod surrogate;
+mod transfer;
 
 use crate::domain::status::WarmStart;
 use crate::search::each::suggest_each;
@@ -29,14 +29,14 @@ use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::targets::targets;
 use crate::search::{Study, Suggestions, TrialState};
+use fit::Coordinates;
 use gp::Gp;
 use maximise::Surface;
 use model::{LEAST, Model};
-use surrogate::Surrogate;
+use transfer::Surrogate;
 
-/// Results that a model is conditioned on at most, and those of each parent that is another study.
+/// Results that a model is conditioned on at most.
 const MOST: usize = 500;
-const MOST_OF_PARENT: usize = 100;
 /// Deviations of optimism, β.
 const OPTIMISM: f64 = 1.8;
 /// Best trials that are looked around.
@@ -65,10 +65,10 @@ type Results = (Vec<Vec<f64>>, Vec<f64>);
 /// What the trials that are over say, the parents' too.
 struct Knowledge<'a> {
     features: &'a Features<'a>,
-    /// The study's own results, less what the parents explain of them.
     model: Option<Model>,
-    parents: Vec<(f64, Gp)>,
-    /// Points to look around: the best of the study, and of the parents while it has few.
+    /// Whether the model is of the parents, too.
+    joint: bool,
+    /// Points to look around: the best of the study, and of parents that guide.
     best: Vec<Vec<f64>>,
     /// How many results are as good as the study's own.
     results: usize,
@@ -86,33 +86,32 @@ impl<'a> Knowledge<'a> {
                     losses.extend(parent_losses);
                 }
             }
-            Some(WarmStart::TransferLearning) if points.len() < start(features) => {
-                guides.extend(parents.filter(|(points, _)| points.len() >= LEAST));
-            }
-            _ => {}
+            Some(WarmStart::TransferLearning) => guides.extend(parents.filter(|(points, _)| points.len() >= LEAST)),
+            None => {}
         }
+        let own = Coordinates { kinds: &features.kinds, studies: false };
         let y = targets(&losses);
         let mut best = best(&points, &y);
-        best.extend(guides.iter().flat_map(|(points, losses)| self::best(points, losses)));
-        let parents = parents_of(features, &points, &y, &guides);
-        let offsets = surrogate::offsets(&parents, &points);
-        let residual: Vec<f64> = y.iter().zip(&offsets).map(|(y, offset)| y - offset).collect();
-        let model = Model::of(features, &points, &residual, MOST);
-        Self { features, model, parents, best, results: points.len() }
+        let own = Model::of(own, &points, &y, MOST);
+        let results = (points, losses);
+        let joint = transfer::joint(features, &results, own.as_ref(), &guides);
+        let has_guides = joint.is_some();
+        if has_guides {
+            best.extend(guides.iter().flat_map(|(points, losses)| self::best(points, losses)));
+        }
+        Self { features, model: joint.or(own), joint: has_guides, best, results: results.0.len() }
     }
 
-    /// Whether a trial is for the model: not the first ones, and of those every other one where parents guide.
+    /// Whether a trial is for the model: not the first ones, unless parents are known to help.
     fn is_enough(&self, ordinal: u32) -> bool {
-        if !self.parents.is_empty() && ordinal % 2 == 1 {
-            return true;
-        }
-        self.results >= LEAST && self.results.max(ordinal as usize) > start(self.features)
+        self.joint || self.results >= LEAST && self.results.max(ordinal as usize) > start(self.features)
     }
 
     fn propose(&self, study: &Study, taken: &Taken, stream: &mut Stream) -> Option<Vec<f64>> {
         let (points, failed) = self.unknown(study, taken);
-        let own = self.model.as_ref()?.believing(&points, &failed)?;
-        let model = Surrogate { own, parents: &self.parents };
+        let points = if self.joint { transfer::own(points) } else { points };
+        let gp = self.model.as_ref()?.believing(&points, &failed)?;
+        let model = Surrogate { gp, joint: self.joint };
         let is_free = |x: &[f64]| !taken.contains(&self.features.decode(x));
         let surface = Surface { features: self.features, model: &model, optimism: OPTIMISM, is_free: &is_free };
         surface.maximise(&self.best, stream)
@@ -137,7 +136,8 @@ pub(super) struct Expectation(Gp);
 impl Expectation {
     /// Of the targets at some points, of which at most so many serve; `None` where no process fits them.
     pub(super) fn of(features: &Features, points: &[Vec<f64>], targets: &[f64], most: usize) -> Option<Self> {
-        Some(Self(Model::of(features, points, targets, most)?.gp))
+        let of = Coordinates { kinds: &features.kinds, studies: false };
+        Some(Self(Model::of(of, points, targets, most)?.gp))
     }
 
     /// Mean and deviation at each point, without the noise.
@@ -169,25 +169,4 @@ fn best(points: &[Vec<f64>], y: &[f64]) -> Vec<Vec<f64>> {
     let mut order: Vec<usize> = (0..y.len()).collect();
     order.sort_by(|a, b| y[*a].total_cmp(&y[*b]));
     order.into_iter().take(BEST).map(|i| points[i].clone()).collect()
-}
-
-/// The parents' models, each with how far it is believed: all alike while the study has hardly results of its own.
-fn parents_of(features: &Features, points: &[Vec<f64>], y: &[f64], guides: &[Results]) -> Vec<(f64, Gp)> {
-    if guides.is_empty() {
-        return Vec::new();
-    }
-    let models = guides
-        .iter()
-        .filter_map(|(points, losses)| Some(Model::of(features, points, &targets(losses), MOST_OF_PARENT)?.gp));
-    let models: Vec<Gp> = models.collect();
-    if points.len() < LEAST {
-        let share = 1.0 / models.len() as f64;
-        return models.into_iter().map(|gp| (share, gp)).collect();
-    }
-    let prior = fit::prior(&features.kinds);
-    let recent = points.len().saturating_sub(MOST);
-    match Gp::condition(prior.kernel, prior.noise, &points[recent..], &y[recent..]) {
-        Some(prior) => surrogate::believe(&prior, &points[recent..], &y[recent..], models),
-        None => Vec::new(),
-    }
 }

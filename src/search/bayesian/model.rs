@@ -2,9 +2,8 @@
 //!
 //! Invariant: the work is bounded by `MOST_FITTED` and the `most` of `Model::of`, whatever the history.
 
-use crate::search::bayesian::fit::{self, Fit};
+use crate::search::bayesian::fit::{self, Coordinates, Fit};
 use crate::search::bayesian::gp::Gp;
-use crate::search::features::Features;
 
 /// Results before there is a fit.
 pub(super) const LEAST: usize = 3;
@@ -13,7 +12,7 @@ const MOST_FITTED: usize = 128;
 
 /// A process and what it was conditioned on.
 pub(super) struct Model {
-    pub(super) points: Vec<Vec<f64>>,
+    points: Vec<Vec<f64>>,
     y: Vec<f64>,
     fit: Fit,
     pub(super) gp: Gp,
@@ -22,16 +21,23 @@ pub(super) struct Model {
 impl Model {
     /// The model of targets `y` at `points`, of which the better ones are preferred where they are more than `most`.
     /// With fewer than `LEAST` the priors serve.
-    pub(super) fn of(features: &Features, points: &[Vec<f64>], y: &[f64], most: usize) -> Option<Self> {
+    pub(super) fn of(of: Coordinates, points: &[Vec<f64>], y: &[f64], most: usize) -> Option<Self> {
         let (points, y) = select(points, y, most);
         let fit = if points.len() < LEAST {
-            fit::prior(&features.kinds)
+            fit::prior(of)
         } else {
             let (points, y) = select(&points, &y, MOST_FITTED);
-            fit::fit(&features.kinds, &points, &y)?
+            fit::fit(of, &points, &y)?
         };
         let gp = Gp::condition(fit.kernel.clone(), fit.noise, &points, &y)?;
         Some(Self { points, y, fit, gp })
+    }
+
+    /// How many pairs of the first `n` results, the first of each expected by all the others, are not in their order.
+    pub(super) fn misorders(&self, n: usize) -> usize {
+        let y = &self.y[..n];
+        let wrong = |(expected, at): (&f64, &f64)| y.iter().filter(|y| (expected < *y) != (at < *y)).count();
+        self.gp.left_out(&self.y).iter().zip(y).map(wrong).sum()
     }
 
     /// The process as if `points` had come to what it expects of them; `no_better` has for each of them whether that is at
@@ -50,7 +56,7 @@ impl Model {
 }
 
 /// At most so many results, in their order: one half are the best, the other half are spread evenly over the rest.
-fn select(points: &[Vec<f64>], y: &[f64], most: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
+pub(super) fn select(points: &[Vec<f64>], y: &[f64], most: usize) -> (Vec<Vec<f64>>, Vec<f64>) {
     let mut chosen: Vec<usize> = (0..y.len()).collect();
     if y.len() > most {
         chosen.sort_by(|a, b| y[*a].total_cmp(&y[*b]));

@@ -89,7 +89,11 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
         "FileSystemId": "fs-76543210", "FileSystemAccessMode": "ro", "FileSystemType": "EFS", "DirectoryPath": "/"
     }}}]);
     let cases = [
-        (format!("{definition}/TrainingImage"), json!("evil/image"), "[local/plain:1, local/metrics:1]"),
+        (
+            format!("{definition}/TrainingImage"),
+            json!("evil/image"),
+            "[local/plain:1, local/metrics:1, local/contained:1]",
+        ),
         (format!("{definition}/TrainingImage"), json!("local/plain:1"), "A metric is required for this"),
         (format!("{definition}/MetricDefinitions"), json!([{"Name": "loss", "Regex": "(?=x)(y)"}]), "loss"),
         (
@@ -114,7 +118,12 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
 }
 
 async fn quotas_are_refused_in_the_services_words(engine: Engine) {
-    let quotas = Quotas { training_jobs_per_tuning_job: 50, parallel_training_jobs: 5, concurrent_tuning_jobs: 1 };
+    let quotas = Quotas {
+        training_jobs_per_tuning_job: 50,
+        parallel_training_jobs: 5,
+        concurrent_tuning_jobs: 1,
+        ..Quotas::default()
+    };
     let app = TestApp::with_quotas(engine, quotas).await;
     let refused = async |member: &str, value: u32| {
         let mut request = minimal("tune");
@@ -129,7 +138,21 @@ async fn quotas_are_refused_in_the_services_words(engine: Engine) {
         assert_eq!(code, "ResourceLimitExceeded");
         assert!(text.starts_with("The account-level service limit '") && text.contains(what), "{text}");
     }
-    app.ok("CreateHyperParameterTuningJob", &minimal("one")).await;
+    let on_hosts = |image: &str, hosts: u32| {
+        let mut request = minimal("one");
+        let definition = &mut request["TrainingJobDefinition"];
+        definition["AlgorithmSpecification"]["TrainingImage"] = json!(image);
+        definition["HyperParameterTuningResourceConfig"]["InstanceCount"] = json!(hosts);
+        request
+    };
+    let (code, text) = app.refused("CreateHyperParameterTuningJob", &on_hosts("local/contained:1", 9)).await;
+    assert_eq!(code, "ResourceLimitExceeded");
+    assert!(text.contains("is 8 Instances") && text.contains("raise quotas.hosts_per_training_job"), "{text}");
+    let (code, text) = app.refused("CreateHyperParameterTuningJob", &on_hosts("local/metrics:1", 2)).await;
+    assert_eq!(code, "ValidationException");
+    let member = "'trainingJobDefinition.hyperParameterTuningResourceConfig.instanceCount'";
+    assert!(text.contains(member) && text.contains("only container images run on several hosts"), "{text}");
+    app.ok("CreateHyperParameterTuningJob", &on_hosts("local/contained:1", 8)).await;
     let (code, text) = app.refused("CreateHyperParameterTuningJob", &minimal("two")).await;
     assert_eq!(code, "ResourceLimitExceeded");
     assert!(text.contains("is 1 Tuning Jobs, with current utilization of 1 Tuning Jobs and a request delta of 1"));

@@ -15,7 +15,7 @@ use crate::support::docker::{Daemon, Harness, SHELL, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, log, over, script};
 
 /// Runs a script that must succeed; what it said.
-async fn told(h: &Harness, spec: &AttemptSpec) -> Vec<String> {
+pub(super) async fn told(h: &Harness, spec: &AttemptSpec) -> Vec<String> {
     h.executor.launch(spec).await.unwrap();
     let exit = over(&h.executor, spec.id).await;
     let said = lines(&h.executor, spec.id).await;
@@ -23,12 +23,12 @@ async fn told(h: &Harness, spec: &AttemptSpec) -> Vec<String> {
     said
 }
 
-async fn inspect(h: &Harness, id: AttemptId) -> ContainerInspectResponse {
+pub(super) async fn inspect(h: &Harness, id: AttemptId) -> ContainerInspectResponse {
     h.docker.inspect_container(&h.container(id).await, None::<InspectContainerOptions>).await.unwrap()
 }
 
 /// The processes that look after an attempt.
-fn supervisors(h: &Harness, id: AttemptId) -> Vec<nix::unistd::Pid> {
+pub(super) fn supervisors(h: &Harness, id: AttemptId) -> Vec<nix::unistd::Pid> {
     let wanted = format!("supervise-container\0{}\0", h.folder(id).display());
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -39,7 +39,7 @@ fn supervisors(h: &Harness, id: AttemptId) -> Vec<nix::unistd::Pid> {
     pids.filter(is_it).map(nix::unistd::Pid::from_raw).collect()
 }
 
-fn kill_supervisors(h: &Harness, id: AttemptId) {
+pub(super) fn kill_supervisors(h: &Harness, id: AttemptId) {
     let found = supervisors(h, id);
     assert!(!found.is_empty(), "nobody looks after it");
     for pid in found {
@@ -48,7 +48,7 @@ fn kill_supervisors(h: &Harness, id: AttemptId) {
 }
 
 /// Waits until nobody looks after an attempt any more.
-async fn unsupervised(h: &Harness, id: AttemptId) {
+pub(super) async fn unsupervised(h: &Harness, id: AttemptId) {
     let until = Instant::now() + PATIENCE;
     while !supervisors(h, id).is_empty() {
         assert!(Instant::now() < until);
@@ -56,7 +56,7 @@ async fn unsupervised(h: &Harness, id: AttemptId) {
     }
 }
 
-fn is_infrastructure(exit: &Exit, says: &str) -> bool {
+pub(super) fn is_infrastructure(exit: &Exit, says: &str) -> bool {
     matches!(&exit.cause, ExitCause::Infrastructure { message } if message.contains(says))
 }
 
@@ -106,8 +106,11 @@ async fn isolation_leaves_no_network() {
 #[tokio::test]
 async fn a_fork_bomb_and_a_deaf_program_are_contained() {
     let h = Harness::start().await;
-    let mut bomb =
-        script("trap '' TERM; mkfifo /tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & read x < /tmp/never");
+    // A child that ends interrupts what waits for the pipe: it waits again, without a process of its own.
+    let mut bomb = script(
+        "trap '' TERM; mkfifo /tmp/never; exec 3<>/tmp/never; bomb() { bomb | bomb & }; echo ready; (bomb) & \
+         while true; do read x <&3; done",
+    );
     (bomb.max_runtime_ms, bomb.stop_grace_ms) = (2_000, 200);
     h.executor.launch(&bomb).await.unwrap();
     line(&h.executor, bomb.id, "ready").await;

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "docker")]
 mod docker;
+#[cfg(feature = "docker")]
+mod hosts;
 mod process;
 mod suite;
 

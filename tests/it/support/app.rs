@@ -66,7 +66,8 @@ impl TestApp {
         let loss = MetricDefinition { name: "loss".into(), regex: "loss=([0-9.]+)".into() };
         let images = vec![
             Image::command("local/plain:1", ["true"]),
-            Image { metric_definitions: vec![loss], ..Image::command("local/metrics:1", ["true"]) },
+            Image { metric_definitions: vec![loss.clone()], ..Image::command("local/metrics:1", ["true"]) },
+            Image { metric_definitions: vec![loss], ..Image::container("local/contained:1", "local/contained:1") },
         ];
         let executor = Arc::new(Idle::default());
         let app = App {

@@ -134,6 +134,14 @@ impl Harness {
         format!("tunesmith-{}-{id}", &own[..12])
     }
 
+    /// The container of one of an attempt's hosts, such as `algo-2`.
+    pub(crate) async fn host(&self, id: AttemptId, name: &str) -> String {
+        let (attempt, host) = (format!("tunesmith.attempt={id}"), format!("tunesmith.host={name}"));
+        let found = labelled(&self.docker, vec![attempt, host]).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+
     /// An attempt's container.
     pub(crate) async fn container(&self, id: AttemptId) -> String {
         let label = format!("tunesmith.attempt={id}");
@@ -145,7 +153,12 @@ impl Harness {
 
 /// The ids of the containers that have a label.
 pub(crate) async fn containers(docker: &Docker, label: &str) -> Vec<String> {
-    let filters = Some(HashMap::from([("label".to_owned(), vec![label.to_owned()])]));
+    labelled(docker, vec![label.to_owned()]).await
+}
+
+/// The ids of the containers that have all of some labels.
+async fn labelled(docker: &Docker, labels: Vec<String>) -> Vec<String> {
+    let filters = Some(HashMap::from([("label".to_owned(), labels)]));
     let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
     let found = docker.list_containers(Some(options)).await.unwrap();
     found.into_iter().filter_map(|container| container.id).collect()
@@ -169,12 +182,19 @@ impl ExecutorHarness for Harness {
     }
 
     async fn tell(&self, id: AttemptId, name: &str) {
+        self.tell_container(&self.container(id).await, name).await;
+    }
+}
+
+impl Harness {
+    /// Makes an empty file of a name in a container's `$SM_OUTPUT_DIR`.
+    pub(crate) async fn tell_container(&self, container: &str, name: &str) {
         let mut archive = tar::Builder::new(Vec::new());
         let mut file = header(tar::EntryType::Regular, 0o644, 0);
         archive.append_data(&mut file, name, std::io::empty()).unwrap();
         let options = UploadToContainerOptions { path: "/opt/ml/output".into(), ..UploadToContainerOptions::default() };
         let bytes = body_full(archive.into_inner().unwrap().into());
-        self.docker.upload_to_container(&self.container(id).await, Some(options), bytes).await.unwrap();
+        self.docker.upload_to_container(container, Some(options), bytes).await.unwrap();
     }
 }
 

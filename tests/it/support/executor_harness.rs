@@ -38,6 +38,7 @@ pub(crate) fn script(text: &str) -> AttemptSpec {
         channels: Vec::new(),
         checkpoints: None,
         instance_type: Some("ml.m5.large".into()),
+        hosts: 1,
         network_isolation: false,
         volume_bytes: None,
         max_runtime_ms: 60_000,
@@ -51,7 +52,7 @@ pub(crate) fn channel(scratch: &Path, name: &str, text: &str) -> ChannelSpec {
     std::fs::create_dir(&source).unwrap();
     std::fs::write(source.join("data.csv"), text).unwrap();
     let config = BTreeMap::from([("TrainingInputMode".into(), "File".into())]);
-    ChannelSpec { name: name.into(), source, config }
+    ChannelSpec { name: name.into(), source, sharded: false, config }
 }
 
 /// Waits until the attempt is over.

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "docker")]
 mod docker;
+#[cfg(feature = "docker")]
+mod hosts;
 mod spot;
 
 use serde_json::{Value, json};

@@ -1,0 +1,213 @@
+//! Making an attempt's containers ready: all that a supervisor needs to start them.
+//!
+//! Invariant: every step may be done again by a server that finds it done in part, and what cannot be had for every host
+//! is had for none: a plan is written once all containers are there and filled. Starting them is the supervisor's.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, Mount};
+use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::archive;
+use super::daemon::{self, infrastructure};
+use super::instances::{self, Limits};
+use super::launch::{self, Contents, Names};
+use super::network;
+use super::plan::Plan;
+use super::share::Share;
+use super::volumes::{self, Filled};
+use super::{Clients, DockerExecutor, pull, remove_container, stamp};
+use crate::domain::names::AttemptId;
+use crate::executor::contract::{self, Machine};
+use crate::executor::disk_bound::DiskBound;
+use crate::executor::folder::{Folder, blocking};
+use crate::executor::images::Container;
+use crate::executor::{AttemptSpec, ExecutorError};
+
+/// One host of an attempt, as it is to be.
+struct Host {
+    container: String,
+    machine: Machine,
+    contents: Contents,
+    mounts: Vec<Mount>,
+}
+
+impl DockerExecutor {
+    /// Makes everything ready for a supervisor, and writes its plan.
+    pub(super) async fn prepare(
+        &self,
+        spec: &AttemptSpec,
+        image: &Container,
+        folder: &Folder,
+    ) -> Result<(), ExecutorError> {
+        let clients = self.clients().await?;
+        let share = clients.machine.shared_by(spec.hosts);
+        let limits = instances::limits(spec.instance_type.as_deref(), share, self.settings.instance_limits);
+        let limits = limits.map_err(|why| match spec.hosts {
+            1 => ExecutorError::Client(why),
+            hosts => ExecutorError::Client(format!("{why}, for each of {hosts} hosts")),
+        })?;
+        let internal = network::is_internal(&self.settings.network, spec.network_isolation);
+        let internal = if spec.hosts == 1 { None } else { Some(internal?) };
+        let mut names = Names { executor: self.id.clone(), network: None };
+        let mut hosts = self.hosts(spec, image, &limits, clients.machine.cpus)?;
+        // What can be refused is, before anything is fetched.
+        launch::body(&self.settings, spec, image, &names, &limits, &hosts[0].machine, Vec::new())?;
+        self.end_earlier(&clients.docker, spec.id).await?;
+        pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference).await?;
+
+        if let Some(internal) = internal {
+            let name = self.container_name(spec.id, None);
+            names.network = Some(network::ensure(&clients.docker, &self.id, &name, spec.id, internal).await?);
+        }
+        let held = self.mount_channels(&clients, spec, image, &mut hosts).await?;
+        for host in &mut hosts {
+            let mounts = std::mem::take(&mut host.mounts);
+            let body = launch::body(&self.settings, spec, image, &names, &limits, &host.machine, mounts)?;
+            create(&clients.docker, &host.container, body).await?;
+        }
+        drop(held);
+        let containers = hosts.iter().map(|host| host.container.clone()).collect();
+        for host in hosts {
+            fill(&clients, &host.container, host.contents).await?;
+        }
+        let plan = self.plan(spec, image, containers, limits.bounds.map(|bounds| bounds.memory));
+        let folder = folder.clone();
+        blocking(format!("writing the plan of attempt {}", spec.id), move || {
+            match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
+                Ok(()) | Err(nix::Error::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            std::fs::write(folder.plan(), serde_json::to_vec(&plan)?)
+        })
+        .await
+    }
+
+    fn hosts(
+        &self,
+        spec: &AttemptSpec,
+        image: &Container,
+        limits: &Limits,
+        machine_cpus: f64,
+    ) -> Result<Vec<Host>, ExecutorError> {
+        let host = |host| {
+            let machine = launch::machine(limits, machine_cpus, spec, host);
+            let contents = Contents::new(spec, &machine, image)?;
+            let container = self.container_name(spec.id, (spec.hosts > 1).then_some(host));
+            let own =
+                image.read_only_root.then(|| volumes::mount(&volumes::own_name(&container), contract::ROOT, false));
+            Ok(Host { container, machine, contents, mounts: own.into_iter().collect() })
+        };
+        (0..spec.hosts.max(1)).map(host).collect()
+    }
+
+    /// Sees that there is a volume for each channel, and for each share of those that are shared out. They stay for as
+    /// long as what is returned is held, and then for as long as there are containers that mount them.
+    async fn mount_channels(
+        &self,
+        clients: &Clients,
+        spec: &AttemptSpec,
+        image: &Container,
+        hosts: &mut [Host],
+    ) -> Result<Vec<Filled>, ExecutorError> {
+        let mut held = Vec::new();
+        for channel in &spec.channels {
+            let target = format!("{}/input/data/{}", contract::ROOT, channel.name);
+            let shares = if channel.sharded && spec.hosts > 1 { spec.hosts } else { 1 };
+            for nth in 0..shares {
+                let share = (shares > 1).then_some(Share { host: nth, hosts: shares });
+                let volumes = &self.volumes;
+                let (docker, patient) = (&clients.docker, &clients.patient);
+                let filled = volumes.filled(docker, patient, &image.reference, channel, share).await?;
+                let of = if shares > 1 { &mut hosts[nth..=nth] } else { &mut *hosts };
+                for host in of {
+                    host.mounts.push(volumes::mount(&filled.name, &target, true));
+                }
+                held.push(filled);
+            }
+        }
+        Ok(held)
+    }
+
+    fn plan(&self, spec: &AttemptSpec, image: &Container, containers: Vec<String>, memory: Option<u64>) -> Plan {
+        let settings = &self.settings;
+        let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
+        let checkpoints = spec.checkpoints.as_ref();
+        let mut containers = containers.into_iter();
+        Plan {
+            attempt: spec.id,
+            address: settings.address.clone(),
+            container: containers.next().unwrap_or_default(),
+            others: containers.collect(),
+            max_runtime_ms: spec.max_runtime_ms,
+            stop_grace_ms: spec.stop_grace_ms,
+            max_log_bytes: settings.max_log_bytes,
+            segment_bytes: settings.segment_bytes,
+            // The daemon does not tell how large a volume is.
+            disk: bound.filter(|_| !image.read_only_root),
+            memory,
+            checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
+            save_every_ms: milliseconds(settings.save_checkpoints_every),
+            max_output: settings.max_output,
+            patience_ms: milliseconds(settings.patience),
+        }
+    }
+
+    /// Sees that no other attempt of a training job runs, such as one that was given up while the daemon was away.
+    async fn end_earlier(&self, docker: &bollard::Docker, id: AttemptId) -> Result<(), ExecutorError> {
+        let doing = "looking for earlier attempts";
+        let job = format!("tunesmith.training-job={}", id.training_job.simple());
+        for (other, container) in self.containers(docker, &[job]).await.map_err(infrastructure(doing))? {
+            if other != id {
+                remove_container(docker, &container).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn create(docker: &bollard::Docker, name: &str, body: ContainerCreateBody) -> Result<(), ExecutorError> {
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+    match docker.create_container(Some(options), body).await {
+        // A server that died on the way made it, or the daemon is still at it.
+        Err(error) if daemon::status(&error) == Some(409) => wait_for_container(docker, name).await,
+        Err(error) if daemon::status(&error) == Some(400) => {
+            let message = daemon::message(&error);
+            Err(ExecutorError::Client(format!("the container cannot be made: {message}")))
+        }
+        other => other.map(drop).map_err(infrastructure(format!("creating the container {name}"))),
+    }
+}
+
+/// Puts the contract's files into a container, unless it was started: then it has them.
+async fn fill(clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
+    let doing = format!("filling the container {container}");
+    let inspected = clients.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+    let state = inspected.map_err(infrastructure(doing.clone()))?.state.unwrap_or_default();
+    if state.started_at.as_deref().and_then(stamp::Stamp::parse).is_some() {
+        return Ok(());
+    }
+    let path = contents.unpacked_at();
+    let uploaded = archive::upload(&clients.patient, container, path, move |archive| contents.write(archive)).await;
+    uploaded.map_err(|error| volumes::upload_failed(&doing, error))
+}
+
+/// Waits until a container whose name is taken is there.
+async fn wait_for_container(docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+    let doing = || format!("waiting for the container {name}");
+    for _ in 0..300 {
+        let inspected = docker.inspect_container(name, None::<InspectContainerOptions>).await;
+        if daemon::there(inspected).map_err(infrastructure(doing()))?.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(ExecutorError::Infrastructure { doing: doing(), source: ErrorKind::TimedOut.into() })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

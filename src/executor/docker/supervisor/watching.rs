@@ -1,0 +1,180 @@
+//! Looking on while an attempt's containers run: their logs, the clock, the disk, requests.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::ContainerWaitResponse;
+use bollard::query_parameters::WaitContainerOptions;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
+
+use super::Attempt;
+use crate::executor::docker::daemon::Error;
+use crate::executor::docker::ending;
+use crate::executor::docker::follow::Frames;
+use crate::executor::docker::plan::Plan;
+
+/// A look at what is costly is followed by this many times as long without one.
+pub(super) const REST: u32 = 19;
+
+/// Between tries to get on with a log.
+const REOPEN: Duration = Duration::from_millis(250);
+
+/// How long the log of an ended container may say nothing before what is left of it is asked for anew.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why watching ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// A container is over.
+    Ended,
+    /// The daemon broke off.
+    Broken,
+}
+
+/// A container that runs.
+struct Running {
+    host: usize,
+    container: String,
+    ended: BoxStream<'static, Result<ContainerWaitResponse, Error>>,
+    frames: Option<Frames>,
+    /// When its log is asked for again.
+    reopen: Option<Instant>,
+}
+
+/// What is new of a container, by its place among those that run.
+enum News {
+    Frame(usize, Option<Result<LogOutput, Error>>),
+    Ended(usize, Option<Result<ContainerWaitResponse, Error>>),
+}
+
+impl Attempt<'_> {
+    /// Takes logs and keeps times until a container is over or the daemon breaks off.
+    pub(super) async fn watch(&mut self) -> io::Result<Watched> {
+        let Ok(docker) = self.docker().await else { return Ok(Watched::Broken) };
+        let mut running = self.running(&docker);
+        let mut first = 0;
+        let mut saving = None;
+        loop {
+            let reopen = running.iter().filter_map(|of| of.reopen).min();
+            let save = (saving.is_none() && self.plan.checkpoints.is_some()).then_some(self.next_save);
+            let wake = self.next_wake().into_iter().chain(reopen).chain(save).min();
+            tokio::select! {
+                news = std::future::poll_fn(|context| poll_news(&mut running, first, context)) => match news {
+                    News::Frame(at, frame) => {
+                        // Nobody's flood keeps the others' lines waiting.
+                        first = (at + 1) % running.len();
+                        self.take_frame(&mut running[at], frame)?;
+                    }
+                    News::Ended(at, Some(Ok(_) | Err(Error::DockerContainerWaitError { .. }))) => {
+                        let over = running.swap_remove(at);
+                        if let Some(frames) = over.frames {
+                            self.drain(over.host, frames).await?;
+                        }
+                        return Ok(Watched::Ended);
+                    }
+                    News::Ended(..) => return Ok(Watched::Broken),
+                },
+                requested = self.control.readable() => {
+                    requested?;
+                    self.take_requests().await?;
+                }
+                () = done_of(&mut saving) => {
+                    let took = self.next_save.elapsed();
+                    saving = None;
+                    self.next_save = Instant::now() + (took * REST).max(Duration::from_millis(self.plan.save_every_ms));
+                }
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if save.is_some_and(|save| save <= now) {
+                        saving = Some(save_checkpoints(docker.clone(), self.plan.clone()).boxed());
+                    }
+                    for of in running.iter_mut().filter(|of| of.reopen.is_some_and(|reopen| reopen <= now)) {
+                        of.reopen = None;
+                        of.frames = Some(self.follower.frames(of.host, &docker, &of.container, true));
+                    }
+                    self.keep_times().await?;
+                }
+            }
+        }
+    }
+
+    fn running(&mut self, docker: &bollard::Docker) -> Vec<Running> {
+        let mut running = Vec::new();
+        for (host, of) in self.hosts.iter().enumerate().filter(|(_, of)| of.over.is_none()) {
+            let not_running = WaitContainerOptions { condition: "not-running".to_owned() };
+            running.push(Running {
+                host,
+                container: of.container.clone(),
+                ended: docker.wait_container(&of.container, Some(not_running)).boxed(),
+                frames: Some(self.follower.frames(host, docker, &of.container, true)),
+                reopen: None,
+            });
+        }
+        running
+    }
+
+    fn take_frame(&mut self, of: &mut Running, frame: Option<Result<LogOutput, Error>>) -> io::Result<()> {
+        let more = match (frame, &mut of.frames) {
+            (Some(Ok(frame)), Some(frames)) => self.follower.take(of.host, frame, frames, self.clock.now())?,
+            _ => false,
+        };
+        if !more {
+            of.frames = None;
+            // It ends with the container; where that goes on, there is more to come.
+            of.reopen = Some(Instant::now() + REOPEN);
+        }
+        Ok(())
+    }
+
+    /// Takes what is left of the log of a container that is over.
+    pub(super) async fn drain(&mut self, host: usize, mut frames: Frames) -> io::Result<()> {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
+            if !self.follower.take(host, frame, &mut frames, self.clock.now())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next news of any of them, looked for from one of them on.
+fn poll_news(running: &mut [Running], first: usize, context: &mut Context<'_>) -> Poll<News> {
+    for nth in 0..running.len() {
+        let at = (first + nth) % running.len();
+        let of = &mut running[at];
+        if let Some(frames) = &mut of.frames
+            && let Poll::Ready(frame) = frames.poll_next_unpin(context)
+        {
+            return Poll::Ready(News::Frame(at, frame));
+        }
+        if let Poll::Ready(ended) = of.ended.poll_next_unpin(context) {
+            return Poll::Ready(News::Ended(at, ended));
+        }
+    }
+    Poll::Pending
+}
+
+/// Saves what there is while the program goes on: its machine may be lost.
+async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
+    // The end saves them again, and tells.
+    let _ = ending::save_checkpoints(&docker, &plan).await;
+}
+
+async fn done_of(saving: &mut Option<BoxFuture<'static, ()>>) {
+    match saving {
+        Some(saving) => saving.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
