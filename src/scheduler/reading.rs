@@ -176,19 +176,20 @@ impl Reading {
     }
 }
 
-/// Drops every second point by number, as the store does, but not the first, the last, the lowest or the highest.
+/// Keeps every `stride`-th point by number, as the store does, and the first, the last, the lowest and the highest. The
+/// stride doubles as long as that leaves more than half of `WAITING`: it grows with the number of points alone.
 fn thin(Waiting { points, stride }: &mut Waiting) {
-    *stride *= 2;
-    let by_value = |a: &(usize, &MetricPoint), b: &(usize, &MetricPoint)| a.1.value.total_cmp(&b.1.value);
-    let lowest = points.iter().enumerate().min_by(by_value).map(|(at, _)| at);
-    let highest = points.iter().enumerate().max_by(by_value).map(|(at, _)| at);
-    let last = points.len().checked_sub(1);
-    let mut at = 0;
-    points.retain(|point| {
-        let keep = point.nth % *stride == 0 || [Some(0), lowest, highest, last].contains(&Some(at));
-        at += 1;
-        keep
-    });
+    let by_value = |a: &&MetricPoint, b: &&MetricPoint| a.value.total_cmp(&b.value);
+    let lowest = points.iter().min_by(by_value).map(|point| point.nth);
+    let highest = points.iter().max_by(by_value).map(|point| point.nth);
+    let kept = [points.first().map(|point| point.nth), points.last().map(|point| point.nth), lowest, highest];
+    loop {
+        points.retain(|point| point.nth % *stride == 0 || kept.contains(&Some(point.nth)));
+        if points.len() <= WAITING / 2 {
+            return;
+        }
+        *stride *= 2;
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +212,7 @@ mod tests {
             followed: None,
             last: vec![None],
         };
-        for n in 0..50_001_u64 {
+        for n in 0..500_001_u64 {
             let value = match n {
                 12_345 => -1.0,
                 23_457 => 9e9,
@@ -221,10 +222,12 @@ mod tests {
             reading.scrape(&LogRecord { offset: n * 40, time: Timestamp(0), stream: Stream::Stdout, line });
         }
         let points = reading.points();
-        assert!(points.len() <= WAITING + 1, "{}", points.len());
+        assert!((WAITING / 4..=WAITING).contains(&points.len()), "{}", points.len());
+        let furthest = points.windows(2).map(|pair| pair[1].nth - pair[0].nth).max().unwrap();
+        assert!(furthest <= 500_001 / (WAITING as u64 / 8), "no gap in what is kept: {furthest}");
         let values: Vec<f64> = points.iter().map(|p| p.value).collect();
         assert!(values.contains(&-1.0) && values.contains(&9e9));
-        assert_eq!((points[0].value, points.last().unwrap().value), (0.0, 50_000.0));
-        assert_eq!(reading.last[0].unwrap().0.to_bits(), 50_000.0_f64.to_bits());
+        assert_eq!((points[0].value, points.last().unwrap().value), (0.0, 500_000.0));
+        assert_eq!(reading.last[0].unwrap().0.to_bits(), 500_000.0_f64.to_bits());
     }
 }

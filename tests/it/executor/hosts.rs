@@ -24,9 +24,10 @@ fn on_hosts(each: &str, own: &[&str]) -> AttemptSpec {
     }
 }
 
-/// A word to another host, once that listens; and how to hear one.
-const SAY: &str = "say() { until (echo $3 | nc -w 1 $1 $2) >/dev/null 2>&1; do sleep 0.05; done; }; \
-                   hear() { nc -l -p $1; };";
+/// A word to another host, once that listens; and how to hear one. Who hears has an input that does not end: `nc` would
+/// end with it.
+const SAY: &str = "say() { until (echo $3 | nc -w 5 $1 $2) >/dev/null 2>&1; do sleep 0.05; done; }; \
+                   mkfifo /tmp/open; exec 3<>/tmp/open; hear() { nc -l -p $1 <&3; };";
 
 /// How a host says that it answers, or why not.
 const TRY: &str = "try() { echo \"$1 $(timeout 3 nc -w 2 $2 $3 </dev/null 2>&1 | tr '\\n' ' ')\"; };";

@@ -20,12 +20,14 @@ x=$(sed 's/.*"x" *: *"\([^"]*\)".*/\1/' /opt/ml/input/config/hyperparameters.jso
 files=$(cd /opt/ml/input/data/train; echo *)
 case $(hostname) in
 algo-1)
-  echo "algo-1 has $files; algo-2 has $(nc -l -p 5000)"
+  # An input that does not end: nc would end with it.
+  mkfifo /tmp/open; exec 3<>/tmp/open
+  echo "algo-1 has $files; algo-2 has $(nc -l -p 5000 <&3)"
   for epoch in 1 2 3 4 5; do echo "epoch $epoch"; sleep 0.2; done
   echo "loss=$x;"
   echo "$files" > /opt/ml/model/first;;
 algo-2)
-  until (echo "$files" | nc -w 1 algo-1 5000) > /dev/null 2>&1; do sleep 0.05; done
+  until (echo "$files" | nc -w 5 algo-1 5000) > /dev/null 2>&1; do sleep 0.05; done
   echo "algo-2 is done"
   echo "$files" > /opt/ml/model/second;;
 esac
