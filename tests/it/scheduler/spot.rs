@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tunesmith::app::{AppError, training_jobs};
+use tunesmith::domain::outcome::ExitCause;
 use tunesmith::domain::status::{SecondaryStatus, TrainingStatus, TuningStatus};
 
 use super::world::{World, loss_is_x, request};
@@ -55,6 +56,22 @@ async fn an_interrupted_job_goes_on_and_needs_no_retry_strategy(engine: Engine) 
     world.replays("spot").await;
 }
 
+async fn an_interruption_uses_up_no_retry(engine: Engine) {
+    let world = World::new(engine, |spec| match spec.id.number {
+        1 => loss_is_x(spec).lasting(3_600_000),
+        2 => loss_is_x(spec).ending(ExitCause::Infrastructure { message: "a fault".into() }),
+        _ => loss_is_x(spec),
+    })
+    .await;
+    let mut request = spot("faulty", 3600, 7200);
+    request["TrainingJobDefinition"]["RetryStrategy"] = json!({"MaximumRetryAttempts": 1});
+    world.create(&request).await;
+    it_runs(&world, "faulty").await;
+    interrupt(&world, "faulty").await.unwrap();
+    let job = world.finish("faulty", STEP).await;
+    assert_eq!((job.counters.completed, world.sim.starts().len()), (1, 3));
+}
+
 async fn a_job_that_waits_and_runs_too_long_is_stopped(engine: Engine) {
     let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
     world.create(&spot("late", 100, 100)).await;
@@ -88,6 +105,7 @@ async fn a_stop_ends_a_job_whatever_interrupts_it_and_others_are_not_interrupted
 
 on_both_databases!(
     an_interrupted_job_goes_on_and_needs_no_retry_strategy,
+    an_interruption_uses_up_no_retry,
     a_job_that_waits_and_runs_too_long_is_stopped,
     a_stop_ends_a_job_whatever_interrupts_it_and_others_are_not_interrupted,
 );
