@@ -17,6 +17,7 @@ pub mod error;
 mod expressions;
 pub mod health;
 pub mod logs;
+mod script_mode;
 pub mod tags;
 pub mod training_jobs;
 pub mod tuning_jobs;

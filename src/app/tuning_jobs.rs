@@ -3,6 +3,7 @@
 //! Invariant: the request is kept as it came; what is derived from it stands beside it. A tuning job's end, and all
 //! that happens to its training jobs, is the scheduler's.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,13 +12,16 @@ use uuid::Uuid;
 
 use crate::app::creation::NewJob;
 use crate::app::training_jobs::{DefinitionView, TrainingJobView};
-use crate::app::{App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions};
+use crate::app::{
+    App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions, script_mode,
+};
 use crate::domain::names::{Scope, new_row_id};
 use crate::domain::request::{FileSystemDataSource, TrainingDefinition, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::contract::{self, Code};
+use crate::executor::images::Image;
 use crate::store::rows::{Definition, ObjectiveCounters, TrainingCounters, TuningJobDescription};
 use crate::store::{Tx, WriteClass, training_jobs, tuning_jobs};
 
@@ -46,7 +50,11 @@ pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Res
     use serde::Deserialize as _;
     let request = TuningRequest::deserialize(&input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
-    let plan = check(app, &request)?;
+    let image = image(app, &request)?;
+    let plan = check(app, &request, &image)?;
+    if image.script_mode {
+        script_mode::add_code_channel(&mut input["TrainingJobDefinition"]);
+    }
     let new = new_job(app.clock.now(), scope, &request, &plan, &mut input, raw)?;
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
     let (id, seed) = (new.job.id, new.job.seed);
@@ -56,11 +64,15 @@ pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Res
     Ok(arn)
 }
 
-/// Everything that can be refused without the database.
-fn check(app: &App, request: &TuningRequest) -> Result<Plan, AppError> {
+fn image<'a>(app: &'a App, request: &TuningRequest) -> Result<Cow<'a, Image>, AppError> {
     let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let name = definition.algorithm_specification.training_image.as_deref().ok_or(RuleError::NoImage)?;
-    let image = app.images.find(name).ok_or_else(|| unregistered(app, name))?;
+    app.images.find(name).ok_or_else(|| unregistered(app, name))
+}
+
+/// Everything that can be refused without the database.
+fn check(app: &App, request: &TuningRequest, image: &Image) -> Result<Plan, AppError> {
+    let definition = request.training_job_definition.as_ref().ok_or(RuleError::NoDefinition)?;
     let code = if image.as_container().is_some() { Code::OfTheImage } else { Code::OfTheOwner };
     if code == Code::OfTheOwner && definition.enable_network_isolation == Some(true) {
         return Err(AppError::Validation(

@@ -287,6 +287,7 @@ fn images(settings: &Settings) -> anyhow::Result<Images> {
             .iter()
             .map(|metric| MetricDefinition { name: metric.name.clone(), regex: metric.regex.clone() })
             .collect(),
+        script_mode: image.script_mode,
     };
     let registered = Images::new(settings.images.iter().map(image).collect())?;
     registered.allow(&settings.docker.images).context("docker.images can't be used")

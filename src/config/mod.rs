@@ -206,6 +206,9 @@ pub struct Image {
     /// Whether a container can write to `/opt/ml` and `/tmp` alone.
     #[serde(default)]
     pub read_only_root: bool,
+    /// Whether what the hyperparameter `sagemaker_submit_directory` names in S3 becomes the channel `code`.
+    #[serde(default)]
+    pub script_mode: bool,
     /// What requests without metric definitions of their own get.
     #[serde(default)]
     pub metric_definitions: Vec<Metric>,

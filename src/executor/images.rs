@@ -21,6 +21,8 @@ pub struct Image {
     pub program: Program,
     /// What requests without definitions of their own get.
     pub metric_definitions: Vec<MetricDefinition>,
+    /// Whether it runs a script of the user's, so that what `sagemaker_submit_directory` names is to be a channel.
+    pub script_mode: bool,
 }
 
 /// What stands behind an image's name; either gets the one argument `train`.
@@ -46,14 +48,18 @@ impl Image {
     #[must_use]
     pub fn command<'w>(name: &str, command: impl IntoIterator<Item = &'w str>) -> Self {
         let command = command.into_iter().map(str::to_owned).collect();
-        Self { name: name.to_owned(), program: Program::Command(command), metric_definitions: Vec::new() }
+        Self::bare(name, Program::Command(command))
     }
 
     /// A container image under a name, without metric definitions.
     #[must_use]
     pub fn container(name: &str, reference: &str) -> Self {
         let container = Container { reference: reference.to_owned(), read_only_root: false };
-        Self { name: name.to_owned(), program: Program::Container(container), metric_definitions: Vec::new() }
+        Self::bare(name, Program::Container(container))
+    }
+
+    fn bare(name: &str, program: Program) -> Self {
+        Self { name: name.to_owned(), program, metric_definitions: Vec::new(), script_mode: false }
     }
 
     /// The container image, where it is one.

@@ -13,6 +13,9 @@ use crate::scheduler::curves::{Curve, epoch};
 use crate::scheduler::spec::{Prepared, ReadDefinition};
 use crate::store::rows::{FinalMetric, MetricPoint, ReadPosition};
 
+/// Metrics without a value that a remark spells out.
+const UNMATCHED_TOLD: usize = 5;
+
 /// Points of one metric that wait to be stored at most; beyond, every second one is dropped.
 const WAITING: usize = 1_000;
 
@@ -168,7 +171,13 @@ impl Reading {
 
     /// What to tell of definitions that never matched, and of values that are no numbers.
     pub fn remark(&self) -> Option<String> {
-        let mut parts: Vec<String> = self.scraper.unmatched().map(|metric| metric.to_string()).collect();
+        let mut unmatched: Vec<_> = self.scraper.unmatched().collect();
+        // An image's predefined metrics are dozens, most of them of no concern to the job at hand.
+        unmatched.sort_by_key(|metric| metric.not_numbers == 0);
+        let mut parts: Vec<String> = unmatched.iter().take(UNMATCHED_TOLD).map(ToString::to_string).collect();
+        if unmatched.len() > UNMATCHED_TOLD {
+            parts.push(format!("{} further metrics: no value", unmatched.len() - UNMATCHED_TOLD));
+        }
         if self.position.non_finite > 0 {
             parts.push(format!("{} metric values were infinite or not a number", self.position.non_finite));
         }

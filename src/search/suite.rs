@@ -67,8 +67,11 @@ fn spaces(strategy: Strategy) -> Vec<Space> {
     if strategy == Strategy::Grid { discrete } else { discrete.into_iter().chain(numeric).collect() }
 }
 
+/// State, value and curve of a trial.
+type Outcome = (TrialState, Option<f64>, Vec<(u32, f64)>);
+
 /// A history in which each trial came to something else, hostile values among them.
-fn came_to(i: u32) -> (TrialState, Option<f64>, Vec<(u32, f64)>) {
+fn came_to(i: u32) -> Outcome {
     let curve = vec![(1, f64::NAN), (2, f64::INFINITY), (3, f64::from(i))];
     match i % 6 {
         0 => (TrialState::Failed, None, vec![]),
@@ -88,7 +91,7 @@ fn ask(study: &Study, first: u32, n: u32) -> Suggestions {
 ///
 /// Of a long history only every tenth is the strategy's own, and the last ones; the others are random, which is quick.
 /// Grid's are its own throughout: they follow no history.
-fn run(study: &mut Study, n: u32, outcome: impl Fn(u32) -> (TrialState, Option<f64>, Vec<(u32, f64)>)) -> bool {
+fn run(study: &mut Study, n: u32, outcome: impl Fn(u32) -> Outcome) -> bool {
     let strategy = study.strategy;
     for ordinal in 1..=n {
         let own = strategy == Strategy::Grid || n - ordinal < 5 || ordinal <= 5 || ordinal % 10 == 0;
@@ -143,7 +146,7 @@ fn values_fit_and_differ(strategy: Strategy) {
 
 /// Parents of hostile values, of one value, of few trials, and of another space.
 fn parents(space: &Space) -> Vec<Study> {
-    let of = |space: &Space, trials, outcome: fn(u32) -> (TrialState, Option<f64>, Vec<(u32, f64)>)| {
+    let of = |space: &Space, trials, outcome: fn(u32) -> Outcome| {
         let mut parent = study(Strategy::Random, space.clone());
         run(&mut parent, trials, outcome);
         parent

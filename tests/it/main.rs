@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod crash;
 mod executor;
+mod images;
 mod imports;
 mod readme;
 mod s3;

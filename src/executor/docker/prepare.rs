@@ -56,23 +56,28 @@ impl DockerExecutor {
         let mut hosts = self.hosts(spec, image, &limits, clients.machine.cpus)?;
         // What can be refused is, before anything is fetched.
         launch::body(&self.settings, spec, image, &names, &limits, &hosts[0].machine, Vec::new())?;
-        self.end_earlier(&clients.docker, spec.id).await?;
-        pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference).await?;
+        tokio::try_join!(
+            self.end_earlier(&clients.docker, spec.id),
+            pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference),
+        )?;
 
         if let Some(internal) = internal {
             let name = self.container_name(spec.id, None);
             names.network = Some(network::ensure(&clients.docker, &self.id, &name, spec.id, internal).await?);
         }
         let held = self.mount_channels(&clients, spec, image, &mut hosts).await?;
+        let mut made = Vec::new();
         for host in &mut hosts {
             let mounts = std::mem::take(&mut host.mounts);
             let body = launch::body(&self.settings, spec, image, &names, &limits, &host.machine, mounts)?;
-            create(&clients.docker, &host.container, body).await?;
+            made.push(create(&clients.docker, &host.container, body).await?);
         }
         drop(held);
         let containers = hosts.iter().map(|host| host.container.clone()).collect();
-        for host in hosts {
-            fill(&clients, &host.container, host.contents).await?;
+        for (host, made) in hosts.into_iter().zip(made) {
+            if made || !has_begun(&clients.docker, &host.container).await? {
+                fill(&clients, &host.container, host.contents).await?;
+            }
         }
         let plan = self.plan(spec, image, containers, limits.bounds.map(|bounds| bounds.memory));
         let folder = folder.clone();
@@ -169,27 +174,30 @@ impl DockerExecutor {
     }
 }
 
-async fn create(docker: &bollard::Docker, name: &str, body: ContainerCreateBody) -> Result<(), ExecutorError> {
+/// Sees that there is a container; whether it was made just now.
+async fn create(docker: &bollard::Docker, name: &str, body: ContainerCreateBody) -> Result<bool, ExecutorError> {
     let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
     match docker.create_container(Some(options), body).await {
         // A server that died on the way made it, or the daemon is still at it.
-        Err(error) if daemon::status(&error) == Some(409) => wait_for_container(docker, name).await,
+        Err(error) if daemon::status(&error) == Some(409) => wait_for_container(docker, name).await.map(|()| false),
         Err(error) if daemon::status(&error) == Some(400) => {
             let message = daemon::message(&error);
             Err(ExecutorError::Client(format!("the container cannot be made: {message}")))
         }
-        other => other.map(drop).map_err(infrastructure(format!("creating the container {name}"))),
+        other => other.map(|_| true).map_err(infrastructure(format!("creating the container {name}"))),
     }
 }
 
-/// Puts the contract's files into a container, unless it was started: then it has them.
+/// Whether a container was started: then it has the contract's files.
+async fn has_begun(docker: &bollard::Docker, container: &str) -> Result<bool, ExecutorError> {
+    let inspected = docker.inspect_container(container, None::<InspectContainerOptions>).await;
+    let state = inspected.map_err(infrastructure(format!("looking at the container {container}")))?.state;
+    Ok(state.unwrap_or_default().started_at.as_deref().and_then(stamp::Stamp::parse).is_some())
+}
+
+/// Puts the contract's files into a container.
 async fn fill(clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
     let doing = format!("filling the container {container}");
-    let inspected = clients.docker.inspect_container(container, None::<InspectContainerOptions>).await;
-    let state = inspected.map_err(infrastructure(doing.clone()))?.state.unwrap_or_default();
-    if state.started_at.as_deref().and_then(stamp::Stamp::parse).is_some() {
-        return Ok(());
-    }
     let path = contents.unpacked_at();
     let uploaded = archive::upload(&clients.patient, container, path, move |archive| contents.write(archive)).await;
     uploaded.map_err(|error| volumes::upload_failed(&doing, error))

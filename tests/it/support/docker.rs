@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use bollard::query_parameters::{CreateImageOptions, ListContainersOptions, UploadToContainerOptions};
+use bollard::query_parameters::{
+    CreateImageOptions, ListContainersOptions, RemoveVolumeOptions, UploadToContainerOptions,
+};
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use futures_util::StreamExt;
 use tempfile::TempDir;
@@ -162,6 +164,22 @@ async fn labelled(docker: &Docker, labels: Vec<String>) -> Vec<String> {
     let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
     let found = docker.list_containers(Some(options)).await.unwrap();
     found.into_iter().filter_map(|container| container.id).collect()
+}
+
+/// Waits until a server has removed its containers, and removes the channels that it keeps for later.
+pub(crate) async fn nothing_is_left(docker: &Docker, data_dir: &Path) {
+    let id = std::fs::read_to_string(data_dir.join("executor-id")).unwrap();
+    let label = format!("tunesmith.executor=docker:{}", id.trim());
+    let gone = async {
+        while !containers(docker, &label).await.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), gone).await.expect("no container is left");
+    for volume in std::fs::read_dir(data_dir.join("docker/volumes")).unwrap() {
+        let name = volume.unwrap().file_name().into_string().unwrap();
+        docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.unwrap();
+    }
 }
 
 impl ExecutorHarness for Harness {

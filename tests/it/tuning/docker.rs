@@ -3,12 +3,11 @@
 
 use std::io::Read;
 
-use bollard::query_parameters::RemoveVolumeOptions;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::database::{Engine, TestDb};
-use crate::support::docker::{address, connect, containers, import};
+use crate::support::docker::{address, connect, import, nothing_is_left};
 use crate::support::server::{ServerProcess, until};
 
 /// What the requests name, and what stands behind it.
@@ -117,16 +116,5 @@ async fn containers_and_programs_are_tuned_by_one_server() {
     let text = refused.body_mut().read_to_string().unwrap();
     assert!(refused.status() == 400 && text.contains("enableNetworkIsolation"), "{text}");
 
-    let id = std::fs::read_to_string(data.join("executor-id")).unwrap();
-    let label = format!("tunesmith.executor=docker:{}", id.trim());
-    let gone = async {
-        while !containers(&docker, &label).await.is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), gone).await.expect("no container is left");
-    for volume in std::fs::read_dir(data.join("docker/volumes")).unwrap() {
-        let name = volume.unwrap().file_name().into_string().unwrap();
-        docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.unwrap();
-    }
+    nothing_is_left(&docker, &data).await;
 }
