@@ -21,6 +21,7 @@ use crate::app::App;
 pub mod aws;
 mod guard;
 mod health;
+mod interrupt;
 mod logs;
 mod server;
 
@@ -93,6 +94,7 @@ pub fn router(app: App, settings: ApiSettings, readiness: Readiness) -> Router {
         .route("/readyz", get(health::ready))
         .route("/openapi.json", get(document))
         .route("/v1/training-jobs/{name}/log", get(logs::read))
+        .route("/v1/training-jobs/{name}/interrupt", post(interrupt::interrupt))
         .method_not_allowed_fallback(|| async { not_here(StatusCode::METHOD_NOT_ALLOWED) })
         .fallback(|| async { not_here(StatusCode::NOT_FOUND) })
         .with_state(Edge { app, settings: Arc::new(settings), readiness, tokens });

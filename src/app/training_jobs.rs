@@ -15,7 +15,7 @@ use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::Objective;
 use crate::domain::status::{ObjectiveStatus, TrainingStatus};
 use crate::store::rows::Definition;
-use crate::store::{Tx, WriteClass, definitions, training_jobs, tuning_jobs};
+use crate::store::{Tx, WriteClass, attempts, definitions, training_jobs, tuning_jobs};
 
 /// A row of `definitions`, read.
 #[derive(Debug, Clone)]
@@ -44,6 +44,13 @@ pub struct TrainingJobView {
 struct Named {
     #[serde(rename = "DefinitionName")]
     definition_name: Option<String>,
+}
+
+/// As above.
+#[derive(Deserialize)]
+struct Spot {
+    #[serde(rename = "EnableManagedSpotTraining")]
+    enabled: Option<bool>,
 }
 
 impl DefinitionView {
@@ -161,6 +168,41 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                 if job.stop_requested_at.is_none() {
                     job.request_stop(now);
                     training_jobs::update(tx, &job).await?;
+                }
+                Ok(job.tuning_job_id)
+            })
+        })
+        .await?;
+    if let Some(tuning_job) = tuning_job {
+        app.calls.call(tuning_job);
+    }
+    Ok(())
+}
+
+/// Takes a training job's capacity away, as a spot interruption does: its attempt ends, and a further one goes on from
+/// its checkpoints. Only for a training job with `EnableManagedSpotTraining` that runs.
+pub async fn interrupt(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
+    let (scope, name) = (scope.clone(), name.to_owned());
+    let tuning_job = app
+        .db
+        .write(WriteClass::Api, move |tx| {
+            let (scope, name) = (scope.clone(), name.clone());
+            Box::pin(async move {
+                let job = find_and_lock(tx, &scope, &name).await?.job;
+                let refused = |why: &str| Err(AppError::Validation(format!("{} is not interrupted: {why}.", job.name)));
+                if job.status != TrainingStatus::InProgress {
+                    return refused(&format!("it is in status {}", job.status));
+                }
+                let definition = definitions::get(tx, job.definition_id).await?;
+                let definition = definition.ok_or_else(|| AppError::Internal("a definition is missing".into()))?;
+                let spot: Spot = serde_json::from_str(&definition.document).map_err(AppError::unreadable)?;
+                if spot.enabled != Some(true) {
+                    return refused("its EnableManagedSpotTraining is not true");
+                }
+                let latest = AttemptId { training_job: job.id, number: job.attempts };
+                match attempts::get(tx, latest).await?.filter(|attempt| attempt.exit.is_none()) {
+                    Some(_) => attempts::request_stop(tx, latest).await?,
+                    None => return refused("it is between two attempts"),
                 }
                 Ok(job.tuning_job_id)
             })

@@ -16,7 +16,7 @@ use crate::app::{
     App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions, script_mode,
 };
 use crate::domain::names::{Scope, new_row_id};
-use crate::domain::request::{TrainingDefinition, TuningRequest};
+use crate::domain::request::{FileSystemDataSource, TrainingDefinition, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
 use crate::domain::status::TuningStatus;
 use crate::domain::time::Timestamp;
@@ -90,12 +90,29 @@ fn check(app: &App, request: &TuningRequest, image: &Image) -> Result<Plan, AppE
             )));
         }
     }
+    for source in definition.input_data_config.iter().flatten().filter_map(|c| c.data_source.file_system.as_ref()) {
+        check_file_system(app, source)?;
+    }
     let plan = rules::plan(request, &image.metric_definitions, app.quotas.training_jobs_per_tuning_job)?;
     within("training_jobs_per_tuning_job", app.quotas.training_jobs_per_tuning_job, plan.max_jobs)?;
     let parallel = request.config.resource_limits.max_parallel_training_jobs;
     within("parallel_training_jobs", app.quotas.parallel_training_jobs, parallel)?;
     expressions::check(&plan.metric_definitions).map_err(|error| AppError::Validation(error.to_string()))?;
     Ok(plan)
+}
+
+/// Sees that a file system is one of this server's, by its id and its type.
+fn check_file_system(app: &App, FileSystemDataSource { id, kind, .. }: &FileSystemDataSource) -> Result<(), AppError> {
+    let known: Vec<_> = app.objects.file_systems().map(|(id, kind)| (id, format!("{kind:?}"))).collect();
+    if known.iter().any(|known| (known.0, &known.1) == (id.as_str(), kind)) {
+        return Ok(());
+    }
+    let known: Vec<_> = known.iter().map(|(id, kind)| format!("{id} ({kind})")).collect();
+    Err(AppError::Validation(format!(
+        "The file system [{id} ({kind})] is not one of this server's. Its file systems are [{}]. Use one of them, or add \
+         a [[file_systems]] entry to the server's configuration.",
+        known.join(", ")
+    )))
 }
 
 /// Refuses more hosts than there may be.

@@ -79,21 +79,10 @@ impl From<anyhow::Error> for Failure {
 
 impl Log {
     fn named_by(arguments: &LogsArgs, environment: &Environment) -> anyhow::Result<Self> {
-        let letters = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        // What is not a name can't be a part of the URL either.
-        if !letters(&arguments.job) {
-            bail!("{} is not a training job's name: letters, digits and `-`", arguments.job);
-        }
-        let region = arguments.region.clone().or_else(|| {
-            let variable = |name| environment.get(name).and_then(|value| value.to_str()).map(str::to_owned);
-            variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"))
-        });
-        if let Some(region) = region.as_deref().filter(|region| !letters(region)) {
-            bail!("{region} is not a region: letters, digits and `-`, such as us-east-1");
-        }
+        let region = region(&arguments.job, arguments.region.as_deref(), environment)?;
         Ok(Self {
             agent: ureq::Agent::config_builder().http_status_as_error(false).build().into(),
-            endpoint: endpoint(arguments, environment)?,
+            endpoint: endpoint(arguments.endpoint_url.as_deref(), environment)?,
             job: arguments.job.clone(),
             region,
             follow: arguments.follow,
@@ -187,8 +176,25 @@ impl Log {
     }
 }
 
-fn endpoint(arguments: &LogsArgs, environment: &Environment) -> anyhow::Result<String> {
-    let given = arguments.endpoint_url.clone();
+/// The region of a training job, whose name is looked at too: what is no name can't be a part of a URL either.
+pub(super) fn region(job: &str, given: Option<&str>, environment: &Environment) -> anyhow::Result<Option<String>> {
+    let letters = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if !letters(job) {
+        bail!("{job} is not a training job's name: letters, digits and `-`");
+    }
+    let region = given.map(str::to_owned).or_else(|| {
+        let variable = |name| environment.get(name).and_then(|value| value.to_str()).map(str::to_owned);
+        variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION"))
+    });
+    if let Some(region) = region.as_deref().filter(|region| !letters(region)) {
+        bail!("{region} is not a region: letters, digits and `-`, such as us-east-1");
+    }
+    Ok(region)
+}
+
+/// Where the server is.
+pub(super) fn endpoint(given: Option<&str>, environment: &Environment) -> anyhow::Result<String> {
+    let given = given.map(str::to_owned);
     let variable = || environment.get("AWS_ENDPOINT_URL_SAGEMAKER").and_then(|value| value.to_str().map(str::to_owned));
     let url = match given.or_else(variable) {
         Some(url) => url,
@@ -198,7 +204,7 @@ fn endpoint(arguments: &LogsArgs, environment: &Environment) -> anyhow::Result<S
 }
 
 /// The text of an error answer, or its beginning.
-fn message(body: &[u8]) -> String {
+pub(super) fn message(body: &[u8]) -> String {
     let member = serde_json::from_slice::<serde_json::Value>(body)
         .ok()
         .and_then(|value| value.get("message").or_else(|| value.get("Message"))?.as_str().map(str::to_owned));

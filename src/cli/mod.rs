@@ -5,6 +5,7 @@
 
 mod ask_tell;
 mod demo;
+mod interrupt;
 mod logs;
 mod serve;
 mod server;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print a training job's log.
     Logs(logs::LogsArgs),
+    /// Interrupt a training job on spot capacity, as a cloud that takes its machine away does: it goes on by itself.
+    Interrupt(interrupt::InterruptArgs),
     /// Suggest hyperparameters to a program that asks, one JSON object a line: to measure the search beside others.
     AskTell,
     /// Look at the configuration.
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             ask_tell::serve(std::io::stdin().lock(), std::io::stdout().lock()).context("the conversation broke off")
         }
         Command::Logs(arguments) => logs::run(&arguments),
+        Command::Interrupt(arguments) => interrupt::run(&arguments),
         Command::Config { command: ConfigCommand::Check { common } } => check(&common.load(None)?),
         Command::Migrate { common } => runtime()?.block_on(migrate(&common.load(None)?)),
     }

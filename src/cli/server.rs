@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::api::{self, ApiSettings, Readiness};
 use crate::app::{App, Creation, Quotas};
 use crate::clock::{Calls, Clock};
-use crate::config::{Environment, Settings};
+use crate::config::{Environment, FileSystem, Settings};
 use crate::domain::request::MetricDefinition;
 use crate::domain::s3::Location;
 use crate::executor::Executor;
@@ -77,6 +77,7 @@ impl Server {
         let objects = Objects::new(settings.data_dir.join("s3"), mapped)?;
         let artifacts = settings.artifacts;
         let objects = objects.with_artifact_limits(artifacts.max_gib << 30, artifacts.max_files);
+        let objects = objects.with_file_systems(&settings.file_systems)?;
         let objects = Arc::new(objects.with_buckets(settings.buckets.clone(), &settings.region, settings.channels)?);
         let (executor, warnings) = open_executor(settings, config_file, &images).await?;
         // What was gathered for attempts is in use for as long as there are any.
@@ -209,6 +210,11 @@ pub(super) fn check(settings: &Settings, config_file: Option<&Path>, uid: u32) -
                 mapping.uri,
                 mapping.path.display()
             );
+        }
+    }
+    for FileSystem { id, path, .. } in &settings.file_systems {
+        if !path.is_dir() {
+            bail!("[[file_systems]] maps {id} to {}, which is no folder: make it, or name another", path.display());
         }
     }
     Ok(())
@@ -416,7 +422,8 @@ fn process_settings(
         process.masked.push(file);
     }
     process.masked.extend(database_files(settings.database_url.expose()));
-    process.mapped = settings.s3.iter().map(|mapping| mapping.path.clone()).collect();
+    let file_systems = settings.file_systems.iter().map(|file_system| file_system.path.clone());
+    process.mapped = settings.s3.iter().map(|mapping| mapping.path.clone()).chain(file_systems).collect();
     if let Some(path) = Environment::of_process().get("PATH").and_then(|path| path.to_str()) {
         path.clone_into(&mut process.search_path);
     }
@@ -565,6 +572,10 @@ mod tests {
             (mapped("s3://b", "missing"), Some("which is no folder")),
             (mapped("s3://b", "file"), Some("which is no folder")),
             (mapped("s3://b/../c", "."), Some("is not a usable S3 URI")),
+            (
+                "[[file_systems]]\nid = \"fs-01234567\"\ntype = \"EFS\"\npath = \"file\"\n".to_owned(),
+                Some("which is no folder"),
+            ),
             ("[process]\nrun_as = \"no-such-user\"\n".to_owned(), Some("no such user")),
             ("[log]\nlevel = \"a=b=c\"\n".to_owned(), Some("log.level is a=b=c")),
         ] {

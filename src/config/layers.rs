@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Bucket, DatabaseUrl, Settings};
+use super::{Bucket, DatabaseUrl, FileSystem, Settings};
 
 const PREFIX: &str = "TUNESMITH_";
 /// A larger number of GiB is no number of bytes.
@@ -219,6 +219,9 @@ impl Loaded {
         if let Some(fault) = settings.buckets.iter().find_map(Bucket::fault) {
             return Err(invalid("buckets", &fault));
         }
+        if let Some(fault) = FileSystem::fault(&settings.file_systems) {
+            return Err(invalid("file_systems", &fault));
+        }
         if settings.channels.max_gib == 0 || settings.channels.max_gib.max(settings.channels.min_free_gib) > 1 << 30 {
             return Err(invalid("channels", "max_gib has to be at least 1, and neither number over 2^30"));
         }
@@ -333,6 +336,9 @@ fn resolve_beside(settings: &mut Settings, folder: &Path) {
     }
     for mapping in &mut settings.s3 {
         mapping.path = folder.join(&mapping.path);
+    }
+    for file_system in &mut settings.file_systems {
+        file_system.path = folder.join(&file_system.path);
     }
     for registry in &mut settings.registries {
         registry.password_file = folder.join(&registry.password_file);
@@ -474,6 +480,7 @@ mod tests {
     fn paths_in_a_file_stand_beside_it() {
         let (folder, flags) = with_file(
             "data_dir = \"data\"\n[[s3]]\nuri = \"s3://b\"\npath = \"buckets/b\"\n\
+             [[file_systems]]\nid = \"fs-01234567\"\ntype = \"EFS\"\npath = \"efs\"\n\
              [[images]]\nname = \"a\"\ncommand = [\"python3\", \"train.py\", \"fast\"]\n\
              [[images]]\nname = \"b\"\ncommand = [\"./train\"]\nmetric_definitions = [{ Name = \"m\", Regex = \"m=(.*)\" }]\n",
         );
@@ -482,6 +489,7 @@ mod tests {
         let beside = |name: &str| folder.path().join(name);
         assert_eq!(settings.data_dir, beside("data"));
         assert_eq!(settings.s3[0].path, beside("buckets/b"));
+        assert_eq!(settings.file_systems[0].path, beside("efs"));
         assert_eq!(settings.images[0].command, ["python3", beside("train.py").to_str().unwrap(), "fast"]);
         assert_eq!(settings.images[1].command, [beside("./train").to_str().unwrap()]);
         assert_eq!(settings.images[1].metric_definitions[0].name, "m");

@@ -5,6 +5,7 @@
 //! driver. What a setting does belongs to the module that it is handed to.
 
 mod buckets;
+mod file_systems;
 mod layers;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use buckets::{Bucket, Channels, Secret};
+pub use file_systems::{FileSystem, FileSystemType};
 pub use layers::{ConfigError, Environment, Flags, Loaded, Source};
 
 /// Every setting; `tunesmith.default.toml` explains them.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub buckets: Vec<Bucket>,
     /// Local copies of what comes from them.
     pub channels: Channels,
+    /// Folders that stand for network file systems.
+    pub file_systems: Vec<FileSystem>,
 }
 
 /// `[quotas]`.
@@ -253,6 +257,7 @@ impl Default for Settings {
             s3: Vec::new(),
             buckets: Vec::new(),
             channels: Channels::default(),
+            file_systems: Vec::new(),
         }
     }
 }

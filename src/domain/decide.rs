@@ -115,8 +115,12 @@ pub struct TrainingView<'a> {
     pub stop_requested: bool,
     /// Its latest attempt.
     pub attempt: Option<AttemptView<'a>>,
-    /// How many attempts it may have: 1 and what `RetryStrategy` adds.
+    /// How many attempts it may have: 1, what `RetryStrategy` adds, and one for each interruption that was.
     pub max_attempts: u32,
+    /// Whether it may be interrupted: an attempt that was stopped while nobody asked the training job to stop was.
+    pub spot: bool,
+    /// Whether it has taken as long as it may in all, waiting included.
+    pub waited_out: bool,
 }
 
 /// What is known of an attempt.
@@ -137,6 +141,8 @@ pub enum TrainingStep {
     InsertAttempt {
         /// Its number.
         number: u32,
+        /// The secondary status that says why there is a further one; none of the first.
+        after: Option<SecondaryStatus>,
     },
     /// Ask the attempt's executor to end it.
     StopAttempt,
@@ -180,7 +186,7 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
         return Some(if view.stop_requested {
             TrainingStep::End(stopped(SecondaryStatus::Stopped))
         } else {
-            TrainingStep::InsertAttempt { number: 1 }
+            TrainingStep::InsertAttempt { number: 1, after: None }
         });
     };
     let Some(exit) = attempt.exit else {
@@ -193,11 +199,13 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
             counted_as: CountedAs::Completed,
             reason: None,
         }),
+        ExitCause::Stopped if view.spot && !view.stop_requested => further(view, attempt, SecondaryStatus::Interrupted),
         ExitCause::Stopped => TrainingStep::End(stopped(SecondaryStatus::Stopped)),
+        ExitCause::Deadline if view.waited_out => TrainingStep::End(stopped(SecondaryStatus::MaxWaitTimeExceeded)),
         ExitCause::Deadline => TrainingStep::End(stopped(SecondaryStatus::MaxRuntimeExceeded)),
         ExitCause::Infrastructure { .. } if view.stop_requested => TrainingStep::End(stopped(SecondaryStatus::Stopped)),
         ExitCause::Infrastructure { .. } if attempt.number < view.max_attempts => {
-            TrainingStep::InsertAttempt { number: attempt.number + 1 }
+            further(view, attempt, SecondaryStatus::Restarting)
         }
         ExitCause::Infrastructure { .. } => TrainingStep::End(failed(exit, CountedAs::RetryableError)),
         ExitCause::Exited { .. }
@@ -206,6 +214,14 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
         | ExitCause::OverLimit { .. }
         | ExitCause::OutputRefused { .. } => TrainingStep::End(failed(exit, CountedAs::NonRetryableError)),
     })
+}
+
+/// A further attempt, while there is time for one.
+fn further(view: &TrainingView<'_>, attempt: AttemptView<'_>, after: SecondaryStatus) -> TrainingStep {
+    if view.waited_out {
+        return TrainingStep::End(stopped(SecondaryStatus::MaxWaitTimeExceeded));
+    }
+    TrainingStep::InsertAttempt { number: attempt.number + 1, after: Some(after) }
 }
 
 fn stopped(secondary: SecondaryStatus) -> Ending {
@@ -290,6 +306,8 @@ mod tests {
             stop_requested,
             attempt: Some(AttemptView { number, stop_requested: false, exit }),
             max_attempts,
+            spot: false,
+            waited_out: false,
         })
     }
 
@@ -340,12 +358,41 @@ mod tests {
     #[test]
     fn infrastructure_faults_are_tried_again_within_the_retry_strategy() {
         let lost = exit(ExitCause::Infrastructure { message: "the supervisor was lost".into() });
-        assert_eq!(decide(Some(&lost), false, 1, 2), Some(TrainingStep::InsertAttempt { number: 2 }));
+        assert_eq!(decide(Some(&lost), false, 1, 2), Some(again(SecondaryStatus::Restarting)));
         let Some(TrainingStep::End(ending)) = decide(Some(&lost), false, 2, 2) else { panic!("out of attempts") };
         assert_eq!(ending.counted_as, CountedAs::RetryableError);
         assert_eq!(ending.reason.as_deref(), Some("InternalServerError: the supervisor was lost"));
         let Some(TrainingStep::End(ending)) = decide(Some(&lost), true, 1, 2) else { panic!("stopped") };
         assert_eq!(ending.status, TrainingStatus::Stopped);
+    }
+
+    fn again(after: SecondaryStatus) -> TrainingStep {
+        TrainingStep::InsertAttempt { number: 2, after: Some(after) }
+    }
+
+    #[test]
+    fn an_interruption_is_a_further_attempt_while_there_is_time() {
+        let (interrupted, late) = (exit(ExitCause::Stopped), exit(ExitCause::Deadline));
+        let view = |exit, stop_requested, waited_out| TrainingView {
+            status: TrainingStatus::InProgress,
+            stop_requested,
+            attempt: Some(AttemptView { number: 1, stop_requested: true, exit: Some(exit) }),
+            max_attempts: 1,
+            spot: true,
+            waited_out,
+        };
+        let ended_as = |view: TrainingView<'_>| match decide_training(&view) {
+            Some(TrainingStep::End(ending)) => (ending.status, ending.secondary),
+            other => panic!("{other:?}"),
+        };
+        let stopped = |secondary| (TrainingStatus::Stopped, secondary);
+        assert_eq!(decide_training(&view(&interrupted, false, false)), Some(again(SecondaryStatus::Interrupted)));
+        assert_eq!(ended_as(view(&interrupted, true, false)), stopped(SecondaryStatus::Stopped), "asked to stop too");
+        assert_eq!(ended_as(view(&interrupted, false, true)), stopped(SecondaryStatus::MaxWaitTimeExceeded));
+        assert_eq!(ended_as(view(&late, false, true)), stopped(SecondaryStatus::MaxWaitTimeExceeded));
+        assert_eq!(ended_as(view(&late, false, false)), stopped(SecondaryStatus::MaxRuntimeExceeded));
+        let not_spot = TrainingView { spot: false, ..view(&interrupted, false, false) };
+        assert_eq!(ended_as(not_spot), stopped(SecondaryStatus::Stopped));
     }
 
     #[test]
@@ -373,8 +420,14 @@ mod tests {
 
     #[test]
     fn a_job_asked_to_stop_before_it_began_never_begins() {
-        let view =
-            TrainingView { status: TrainingStatus::Stopping, stop_requested: true, attempt: None, max_attempts: 1 };
+        let view = TrainingView {
+            status: TrainingStatus::Stopping,
+            stop_requested: true,
+            attempt: None,
+            max_attempts: 1,
+            spot: false,
+            waited_out: false,
+        };
         let Some(TrainingStep::End(ending)) = decide_training(&view) else { panic!("it is over") };
         assert_eq!(ending.status, TrainingStatus::Stopped);
     }

@@ -160,6 +160,8 @@ pub struct TrainingDefinition {
     pub checkpoint_config: Option<CheckpointConfig>,
     /// How often an infrastructure fault is tried again.
     pub retry_strategy: Option<RetryStrategy>,
+    /// Whether a training job may be interrupted, and then goes on in a further attempt.
+    pub enable_managed_spot_training: Option<bool>,
     /// Whether a training job has no network.
     pub enable_network_isolation: Option<bool>,
 }
@@ -220,6 +222,23 @@ pub struct DataSource {
     /// Objects beneath a prefix.
     #[serde(rename = "S3DataSource")]
     pub s3: Option<S3DataSource>,
+    /// A directory of a network file system.
+    #[serde(rename = "FileSystemDataSource")]
+    pub file_system: Option<FileSystemDataSource>,
+}
+
+/// `FileSystemDataSource`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FileSystemDataSource {
+    /// Such as `fs-0123abcd`.
+    #[serde(rename = "FileSystemId")]
+    pub id: String,
+    /// `EFS` or `FSxLustre`.
+    #[serde(rename = "FileSystemType")]
+    pub kind: String,
+    /// From the file system's root.
+    #[serde(rename = "DirectoryPath")]
+    pub directory: String,
 }
 
 /// `S3DataSource`.
@@ -280,6 +299,8 @@ impl ResourceConfig {
 pub struct StoppingCondition {
     /// How long a training job may run, seconds; one day by default.
     pub max_runtime_in_seconds: Option<i64>,
+    /// How long a training job on spot capacity may take in all, seconds, waiting included.
+    pub max_wait_time_in_seconds: Option<i64>,
 }
 
 /// `CheckpointConfig`.

@@ -152,9 +152,22 @@ pub enum RuleError {
     /// A channel name that is no folder name.
     #[error("The channel name {0} can't be the name of a folder. Choose another ChannelName.")]
     ChannelName(String),
-    /// A channel without objects to read.
-    #[error("The channel {0} has no S3DataSource. Provide one; other data sources are not supported yet.")]
-    NoDataSource(String),
+    /// A channel without data, or with more than one source of it.
+    #[error("The channel {0} must have either an S3DataSource or a FileSystemDataSource. Provide one of them.")]
+    DataSource(String),
+    /// An unusable directory of a file system.
+    #[error("The DirectoryPath [{path}] of channel {channel} can't be used: {why}. Provide one such as /data/train.")]
+    DirectoryPath {
+        /// The channel.
+        channel: String,
+        /// As given.
+        path: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A file system that is staged as objects are.
+    #[error("The channel {0} has a FileSystemDataSource, which needs the input mode File. Set its InputMode to File.")]
+    FileSystemInputMode(String),
     /// An unusable object URI.
     #[error("{field} [{uri}] is not a usable S3 URI: {why}. Provide a URI such as s3://bucket/prefix.")]
     Uri {
@@ -198,6 +211,12 @@ pub enum RuleError {
         "StoppingCondition.MaxRuntimeInSeconds [{0}] is more than 28 days, [{LONGEST_MAX_RUNTIME_SECONDS}]. Lower it."
     )]
     MaxRuntime(i64),
+    /// A wait without spot training; in the service's words.
+    #[error("Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true")]
+    WaitWithoutSpot,
+    /// Spot training without a wait, or with one shorter than the run; in the service's words.
+    #[error("Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds")]
+    MaxWait,
     /// A tag key given twice.
     #[error("The tag key {0} is given more than once. Give each tag its own key.")]
     DuplicateTag(String),
@@ -331,17 +350,24 @@ fn budget(strategy: Strategy, limits: &ResourceLimits, space: &Space, most_jobs:
 
 /// What a training job needs to run.
 fn training(definition: &TrainingDefinition) -> Result<(), RuleError> {
-    channels(definition.input_data_config.as_deref().unwrap_or_default())?;
+    let input_mode = &definition.algorithm_specification.training_input_mode;
+    channels(definition.input_data_config.as_deref().unwrap_or_default(), input_mode)?;
     s3_uri("OutputDataConfig.S3OutputPath", &definition.output_data_config.s3_output_path)?;
     definition.checkpoint_config.as_ref().map_or(Ok(()), checkpoints)?;
     resources(definition)?;
-    match definition.stopping_condition.max_runtime_in_seconds {
-        Some(seconds) if seconds > LONGEST_MAX_RUNTIME_SECONDS => Err(RuleError::MaxRuntime(seconds)),
+    let condition = &definition.stopping_condition;
+    let runtime = condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_SECONDS);
+    if runtime > LONGEST_MAX_RUNTIME_SECONDS {
+        return Err(RuleError::MaxRuntime(runtime));
+    }
+    match (definition.enable_managed_spot_training == Some(true), condition.max_wait_time_in_seconds) {
+        (false, Some(_)) => Err(RuleError::WaitWithoutSpot),
+        (true, wait) if wait.is_none_or(|wait| wait < runtime) => Err(RuleError::MaxWait),
         _ => Ok(()),
     }
 }
 
-fn channels(channels: &[Channel]) -> Result<(), RuleError> {
+fn channels(channels: &[Channel], input_mode: &str) -> Result<(), RuleError> {
     let mut names = HashSet::new();
     for channel in channels {
         let name = &channel.channel_name;
@@ -352,10 +378,33 @@ fn channels(channels: &[Channel]) -> Result<(), RuleError> {
         if name == "." || name == ".." {
             return Err(RuleError::ChannelName(name.clone()));
         }
-        let source = channel.data_source.s3.as_ref().ok_or_else(|| RuleError::NoDataSource(name.clone()))?;
-        s3_uri(&format!("S3Uri of channel {name}"), &source.uri)?;
+        match (&channel.data_source.s3, &channel.data_source.file_system) {
+            (Some(source), None) => s3_uri(&format!("S3Uri of channel {name}"), &source.uri)?,
+            (None, Some(source)) => {
+                let path = || source.directory.clone();
+                let refused = |why| RuleError::DirectoryPath { channel: name.clone(), path: path(), why };
+                directory(&source.directory).map_err(refused)?;
+                if channel.input_mode.as_deref().unwrap_or(input_mode) != "File" {
+                    return Err(RuleError::FileSystemInputMode(name.clone()));
+                }
+            }
+            _ => return Err(RuleError::DataSource(name.clone())),
+        }
     }
     Ok(())
+}
+
+/// A directory of a file system as a path beneath its root (`.` is the root), or the rule that it breaks.
+pub fn directory(path: &str) -> Result<&str, &'static str> {
+    let below = path.strip_prefix('/').ok_or("it does not begin with /")?;
+    let below = below.strip_suffix('/').unwrap_or(below);
+    if below.is_empty() {
+        return if path == "/" { Ok(".") } else { Err("it has an empty part") };
+    }
+    match below.split('/').find(|part| matches!(*part, "" | "." | "..") || part.chars().any(char::is_control)) {
+        Some(_) => Err("it has an empty part, a control character, `.` or `..`"),
+        None => Ok(below),
+    }
 }
 
 fn checkpoints(config: &CheckpointConfig) -> Result<(), RuleError> {

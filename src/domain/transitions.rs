@@ -33,6 +33,8 @@ fn message(status: SecondaryStatus) -> &'static str {
         SecondaryStatus::MaxRuntimeExceeded => "Training job runtime exceeded MaxRuntimeInSeconds",
         SecondaryStatus::Completed => "Training job completed",
         SecondaryStatus::Failed => "Training job failed",
+        SecondaryStatus::MaxWaitTimeExceeded => "Training job exceeded MaxWaitTimeInSeconds",
+        SecondaryStatus::Interrupted => "Training job interrupted; it goes on from its checkpoints",
         SecondaryStatus::Restarting => "Restarting after an infrastructure fault",
         other => other.as_str(),
     }

@@ -5,6 +5,7 @@
 //! where fetched objects are kept is in `fetched`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +16,11 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, GetOptions, ObjectStore as _, ObjectStoreExt as _, RetryConfig, WriteMultipart};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::ObjectsError;
+use super::listing::Object;
 use crate::config::Bucket;
 
 /// The name of the entry that stands for every bucket without one.
@@ -31,6 +32,9 @@ const PART_BYTES: usize = 16 << 20;
 /// Parts of one upload that are under way at once.
 const PARTS_AT_ONCE: usize = 3;
 
+/// Objects that are looked up at once.
+const LOOKS_AT_ONCE: usize = 32;
+
 /// How long a store that fails is tried again, in all.
 const RETRY_FOR: Duration = Duration::from_mins(1);
 
@@ -40,34 +44,33 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request may take: a large object comes as one.
 const REQUEST_TIMEOUT: Duration = Duration::from_hours(6);
 
-/// An object as a listing shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Object {
-    /// Its key in the bucket.
-    pub(super) key: String,
-    /// Its length.
-    pub(super) bytes: u64,
-    /// Its `ETag` when listed; none where the store lists none.
-    pub(super) etag: Option<String>,
-    /// When it was written, as listed.
-    pub(super) modified: String,
-}
-
 /// The configured buckets and their clients, made when first asked for.
-#[derive(Debug, Default)]
 pub(super) struct Buckets {
     entries: Vec<Bucket>,
     default_region: String,
     clients: Mutex<HashMap<String, Arc<AmazonS3>>>,
 }
 
+impl fmt::Debug for Buckets {
+    /// Without the clients, which hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buckets").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
 /// One bucket.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Remote {
     client: Arc<AmazonS3>,
     /// The bucket's endpoint and name: what tells its objects from those of another place.
     pub(super) identity: String,
     name: String,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl Buckets {
@@ -133,12 +136,7 @@ impl Remote {
             let options = PaginatedListOptions { page_token, ..PaginatedListOptions::default() };
             let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
             let page = self.client.list_paginated(prefix, options).await.map_err(failed(doing))?;
-            objects.extend(page.result.objects.into_iter().map(|meta| Object {
-                key: meta.location.to_string(),
-                bytes: meta.size,
-                etag: meta.e_tag,
-                modified: meta.last_modified.to_rfc3339(),
-            }));
+            objects.extend(page.result.objects.into_iter().map(object));
             page_token = page.page_token;
             if page_token.is_none() {
                 break;
@@ -146,6 +144,46 @@ impl Remote {
         }
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
+    }
+
+    /// The objects of these keys; the first that is not there is the error's.
+    pub(super) async fn look_up(&self, keys: Vec<String>) -> Result<Result<Vec<Object>, String>, ObjectsError> {
+        let (mut objects, remote) = (Vec::with_capacity(keys.len()), self.clone());
+        let looks = keys.into_iter().map(move |name| remote.clone().look(name));
+        let mut looks = futures_util::stream::iter(looks).buffered(LOOKS_AT_ONCE);
+        while let Some(look) = looks.next().await {
+            match look? {
+                Ok(object) => objects.push(object),
+                Err(missing) => return Ok(Err(missing)),
+            }
+        }
+        Ok(Ok(objects))
+    }
+
+    /// One object; the key where it is not there.
+    async fn look(self, name: String) -> Result<Result<Object, String>, ObjectsError> {
+        let doing = || format!("looking up s3://{}/{name}", self.name);
+        match self.client.head(&key(&name).map_err(failed(doing))?).await {
+            Ok(meta) => Ok(Ok(object(meta))),
+            Err(object_store::Error::NotFound { .. }) => Ok(Err(name)),
+            Err(error) => Err(failed(doing)(error)),
+        }
+    }
+
+    /// A small object's bytes; none where it is not there. An object of more than `max_bytes` is refused.
+    pub(super) async fn read(&self, name: &str, max_bytes: u64) -> Result<Option<Bytes>, ObjectsError> {
+        let doing = || format!("reading s3://{}/{name}", self.name);
+        let found = match self.client.get(&key(name).map_err(failed(doing))?).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            other => other.map_err(failed(doing))?,
+        };
+        if found.meta.size > max_bytes {
+            return Err(ObjectsError::Unpackable {
+                doing: doing(),
+                why: format!("it is larger than {max_bytes} bytes"),
+            });
+        }
+        found.bytes().await.map(Some).map_err(failed(doing))
     }
 
     /// Writes an object to a new file, durably. What is no longer as it was listed is an error.
@@ -161,7 +199,7 @@ impl Remote {
         let unwritable = super::tree::failed(doing);
         let mut written = 0;
         let writing = async {
-            let mut out = tokio::fs::File::create(file).await?;
+            let mut out = tokio::fs::File::create_new(file).await?;
             while let Some(chunk) = chunks.next().await {
                 let chunk = match chunk {
                     Ok(chunk) => chunk,
@@ -237,6 +275,15 @@ async fn next_part(file: &mut tokio::io::Take<tokio::fs::File>) -> std::io::Resu
     let mut part = Vec::with_capacity(room);
     while part.len() < PART_BYTES && file.read_buf(&mut part).await? > 0 {}
     Ok(part.into())
+}
+
+fn object(meta: object_store::ObjectMeta) -> Object {
+    Object {
+        key: meta.location.to_string(),
+        bytes: meta.size,
+        etag: meta.e_tag,
+        modified: meta.last_modified.to_rfc3339(),
+    }
 }
 
 /// A key as it is; the store would otherwise escape what it finds unusual.

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{Bounds, Limits};
 use super::buckets::Remote;
-use super::fetched::{fetch_into, placed};
+use super::fetched::{empty_folder, fetch_into};
+use super::listing::beyond;
 use super::tree::{self, Listed, failed};
 use super::uri::Location;
 use super::{ObjectsError, archive, object_key};
@@ -30,9 +31,9 @@ pub(super) async fn fetch(remote: &Remote, location: &Location, folder: &Path) -
     let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
     let saved = remote.list(&prefix).await?;
     let parts = folder.with_extension("unfinished");
-    let make = || std::fs::create_dir_all(folder).and_then(|()| std::fs::create_dir_all(&parts));
-    make().map_err(failed(|| format!("making {}", folder.display())))?;
-    fetch_into(remote, &placed(saved, prefix.len())?, folder, &parts).await?;
+    std::fs::create_dir_all(folder).map_err(failed(|| format!("making {}", folder.display())))?;
+    empty_folder(&parts)?;
+    fetch_into(remote, &beyond(saved, prefix.len())?, folder, &parts).await?;
     std::fs::remove_dir_all(&parts).map_err(failed(|| format!("removing {}", parts.display())))
 }
 

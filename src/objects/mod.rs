@@ -10,6 +10,10 @@ mod bounds;
 mod buckets;
 mod checkpoints;
 mod fetched;
+mod file_systems;
+mod listing;
+mod manifest;
+mod pins;
 mod tree;
 mod uri;
 
@@ -27,6 +31,9 @@ use self::bounds::{Bounds, Limits};
 use self::buckets::{Buckets, Remote};
 pub use self::checkpoints::Saver;
 use self::fetched::{Fetched, Room};
+use self::file_systems::FileSystems;
+use self::listing::Listing;
+use self::pins::Pins;
 use self::tree::{Tree, failed};
 use self::uri::Location;
 use crate::config::{Bucket, Channels};
@@ -34,6 +41,9 @@ use crate::domain::names::AttemptId;
 
 /// Kept logs, beneath the root.
 const LOGS: &str = ".logs";
+
+/// What tuning jobs' channels were fixed to, beneath the root.
+const PINS: &str = ".pins";
 
 /// Copies of what is in remote buckets, beneath the root.
 const FETCHED: &str = ".fetched";
@@ -46,6 +56,8 @@ const ARTIFACT: Limits = Limits { bytes: 50 << 30, entries: 1_000_000 };
 pub struct Objects {
     tree: Arc<Tree>,
     artifact: Limits,
+    pins: Pins,
+    file_systems: FileSystems,
     remote: Option<RemoteSide>,
 }
 
@@ -54,6 +66,15 @@ pub struct Objects {
 struct RemoteSide {
     buckets: Buckets,
     fetched: Fetched,
+}
+
+/// What an input URI names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// `S3Prefix`: all objects whose keys begin with its key.
+    Prefix,
+    /// `ManifestFile`: an object that lists others.
+    Manifest,
 }
 
 /// Codes of a store's answers that another try would get again.
@@ -92,6 +113,32 @@ pub enum ObjectsError {
     NoRemoteInput {
         /// As given.
         uri: String,
+    },
+    /// No directory for a channel.
+    #[error("the directory {directory} of the file system {file_system} can't be used: {why}")]
+    NoDirectory {
+        /// The file system's id.
+        file_system: String,
+        /// As given.
+        directory: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A manifest that is none.
+    #[error("the manifest {uri} can't be used: {why}")]
+    Manifest {
+        /// Its URI.
+        uri: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An object that a manifest names and that is not there.
+    #[error("the manifest {manifest} names {object}, and there is no such object")]
+    Missing {
+        /// The manifest's URI.
+        manifest: String,
+        /// The object's URI.
+        object: String,
     },
     /// A key that cannot be a path beneath a folder.
     #[error("the object with the key {key:?} has no place in a folder: {why}")]
@@ -180,6 +227,9 @@ impl ObjectsError {
             | Self::NotFound { .. }
             | Self::NoInput { .. }
             | Self::NoRemoteInput { .. }
+            | Self::NoDirectory { .. }
+            | Self::Manifest { .. }
+            | Self::Missing { .. }
             | Self::UnusableKey { .. }
             | Self::Changed { .. }
             | Self::Unpackable { .. }
@@ -193,7 +243,9 @@ impl Objects {
     /// A tree beneath `root` (`<root>/<bucket>/<key>`), with URI prefixes that are mapped to other folders.
     #[expect(clippy::needless_pass_by_value, reason = "settings are given away once")]
     pub fn new(root: PathBuf, mapped: Vec<(String, PathBuf)>) -> Result<Self, ObjectsError> {
-        Ok(Self { tree: Arc::new(Tree::open(&root, &mapped)?), artifact: ARTIFACT, remote: None })
+        let tree = Arc::new(Tree::open(&root, &mapped)?);
+        let pins = Pins::new(tree.root.path().join(PINS));
+        Ok(Self { tree, artifact: ARTIFACT, pins, file_systems: FileSystems::new(), remote: None })
     }
 
     /// Takes buckets from S3 rather than from the tree, and keeps copies of their channels within `channels`.
@@ -213,8 +265,12 @@ impl Objects {
 
     /// The remote bucket of a location, with the copies; none where it is in the tree.
     fn remote(&self, location: &Location) -> Result<Option<(Remote, &Fetched)>, ObjectsError> {
+        self.remote_bucket(&location.bucket)
+    }
+
+    fn remote_bucket(&self, bucket: &str) -> Result<Option<(Remote, &Fetched)>, ObjectsError> {
         let Some(side) = &self.remote else { return Ok(None) };
-        Ok(side.buckets.find(&location.bucket)?.map(|remote| (remote, &side.fetched)))
+        Ok(side.buckets.find(bucket)?.map(|remote| (remote, &side.fetched)))
     }
 
     /// Refuses artifacts of more bytes (holes of sparse files count), or of more files, folders and links.
@@ -229,20 +285,85 @@ impl Objects {
         self.blocking("forgetting gathered prefixes".to_owned(), Tree::forget_gathered).await
     }
 
-    /// A local path with all objects whose keys begin with the URI's key (`S3Prefix`): a folder, or a single file.
+    /// A local path with all objects that a URI names: a folder, or a single file.
     ///
     /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it. A
-    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not. Of a remote bucket it is a copy
-    /// of what the tuning job found there the first time, and the attempt's until [`Objects::release`].
-    pub async fn stage(&self, uri: &str, attempt: AttemptId, tuning_job: Uuid) -> Result<PathBuf, ObjectsError> {
+    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not. Of a manifest it is a folder
+    /// with the objects at their names in it. Of a remote bucket or by a manifest it is what the tuning job found there
+    /// the first time; a copy of what is remote is the attempt's until [`Objects::release`].
+    pub async fn stage(
+        &self,
+        uri: &str,
+        names: Names,
+        attempt: AttemptId,
+        tuning_job: Uuid,
+    ) -> Result<PathBuf, ObjectsError> {
         let location = Location::parse(uri)?;
-        if let Some((remote, fetched)) = self.remote(&location)? {
-            let staged = fetched.stage(&remote, &location, attempt, tuning_job).await?;
-            return staged.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() });
+        let remote = self.remote(&location)?.map(|(remote, _)| remote);
+        if names == Names::Prefix && remote.is_none() {
+            let place = self.tree.place(&location);
+            let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
+            return staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place });
         }
-        let place = self.tree.place(&location);
-        let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
-        staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })
+        let channel = format!("{names:?}\0{}\0{uri}", remote.as_ref().map_or("", |remote| &remote.identity));
+        let listing = match (self.pins.find(tuning_job, &channel).await?, names, &remote) {
+            (Some(listing), ..) => listing,
+            (None, Names::Prefix, Some(remote)) => {
+                let listing = Listing::of_prefix(remote, &location).await?;
+                let listing = listing.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?;
+                self.pins.fix(tuning_job, &channel, listing).await?
+            }
+            (None, ..) => {
+                let listing = self.of_manifest(uri, &location, remote.as_ref()).await?;
+                self.pins.fix(tuning_job, &channel, listing).await?
+            }
+        };
+        self.stage_listed(listing, attempt).await
+    }
+
+    /// What a manifest names, looked up where that is.
+    async fn of_manifest(
+        &self,
+        uri: &str,
+        location: &Location,
+        remote: Option<&Remote>,
+    ) -> Result<Listing, ObjectsError> {
+        if location.is_folder {
+            let why = "it is a folder's URI. Name the manifest itself".to_owned();
+            return Err(ObjectsError::Manifest { uri: uri.to_owned(), why });
+        }
+        let text = if let Some(remote) = remote {
+            let text = remote.read(&object_key(location, Path::new("."))?, manifest::MAX_BYTES).await?;
+            text.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?
+        } else {
+            let (place, location) = (self.tree.place(location), location.clone());
+            let reading = move |tree: &Tree| tree.read(&location, manifest::MAX_BYTES);
+            let text = self.blocking(format!("reading {uri}"), reading).await?;
+            text.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })?.into()
+        };
+        let manifest::Manifest { bucket, named } = manifest::parse(uri, &text)?;
+        let (paths, keys): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let found = if let Some((remote, _)) = self.remote_bucket(&bucket)? {
+            remote.look_up(keys).await?
+        } else {
+            let of = bucket.clone();
+            self.blocking(format!("looking up what {uri} names"), move |tree| tree.look_up(&of, &keys)).await?
+        };
+        let objects = found.map_err(|missing| ObjectsError::Missing {
+            manifest: uri.to_owned(),
+            object: format!("s3://{bucket}/{missing}"),
+        })?;
+        let files = listing::placed(paths.into_iter().zip(objects).collect())?;
+        Ok(Listing { bucket, files, single: false })
+    }
+
+    async fn stage_listed(&self, listing: Listing, attempt: AttemptId) -> Result<PathBuf, ObjectsError> {
+        if let Some((remote, fetched)) = self.remote_bucket(&listing.bucket)? {
+            return fetched.stage(&remote, &listing, attempt).await;
+        }
+        let bucket = listing.bucket.clone();
+        let staging = self.blocking("gathering a channel".to_owned(), move |tree| tree.stage_listed(&listing));
+        staging.await?.map_err(|changed| ObjectsError::Changed { uri: format!("s3://{bucket}/{changed}") })
     }
 
     /// A folder for an attempt's checkpoints, with what is saved under a prefix: the prefix' own in the tree, made where
@@ -287,8 +408,7 @@ impl Objects {
 
     /// Forgets what a tuning job's channels were fixed to: it is over.
     pub fn unpin(&self, tuning_job: Uuid) -> Result<(), ObjectsError> {
-        let Some(side) = &self.remote else { return Ok(()) };
-        side.fetched.unpin(tuning_job).map_err(failed(|| format!("forgetting the channels of {tuning_job}")))
+        self.pins.forget(tuning_job).map_err(failed(|| format!("forgetting the channels of {tuning_job}")))
     }
 
     /// Packs a folder into a `.tar.gz` object, durably; follows no link out of the folder. What the folder's owner locked

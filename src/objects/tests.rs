@@ -75,7 +75,7 @@ fn unpacked(archive: &Path) -> BTreeMap<String, String> {
 async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     let s = store();
     s.put("b/train/a.csv", "a");
-    let path = async |uri: &str| s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap();
+    let path = async |uri: &str| s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
     let root = s.root().canonicalize().unwrap();
     assert_eq!(path("s3://b/train").await, root.join("b/train"));
     assert_eq!(path("s3://b/train/").await, root.join("b/train"));
@@ -84,7 +84,7 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     assert_eq!(files(&path("s3://my-bucket/data/train").await)["a.csv"], "mapped");
     assert_eq!(files(&path("s3://my-bucket/data").await)["train/a.csv"], "mapped");
     for uri in ["s3://b/none", "s3://none/x", "s3://b/train/a.csv/", "s3://b/train/a.csv/x", "s3://my-bucket/other"] {
-        let error = s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap_err();
+        let error = s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(error, ObjectsError::NoInput { .. }), "{uri}: {error:?}");
     }
 }
@@ -95,13 +95,77 @@ async fn folders_without_a_file_are_no_input() {
     fs::create_dir_all(s.root().join("b/train/a/b")).unwrap();
     fs::create_dir_all(s.root().join("b/train/c")).unwrap();
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        let error = s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap_err();
+        let error = s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(&error, ObjectsError::NoInput { uri: named, .. } if named == uri), "{uri}: {error:?}");
     }
     s.put("b/train/c/d/rows.csv", "");
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.unwrap();
+        s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
     }
+}
+
+async fn by_manifest(s: &Store, uri: &str, tuning_job: u128) -> Result<PathBuf, ObjectsError> {
+    s.objects.stage(uri, Names::Manifest, ATTEMPT, Uuid::from_u128(tuning_job)).await
+}
+
+#[tokio::test]
+async fn a_manifest_is_read_once_and_its_objects_stand_at_their_names() {
+    let s = store();
+    for (key, text) in [("b/in/a.csv", "a"), ("b/in/deep/b.csv", "b"), ("b/in/c.csv", "c")] {
+        s.put(key, text);
+    }
+    symlink("a.csv", s.root().join("b/in/link.csv")).unwrap();
+    s.put("m/list", r#"[{"prefix": "s3://b/in/"}, "deep/b.csv", "a.csv", "link.csv", "a.csv"]"#);
+    let staged = by_manifest(&s, "s3://m/list", 1).await.unwrap();
+    let expected = [("a.csv", "a"), ("deep/b.csv", "b"), ("link.csv", "a")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(files(&staged), expected.clone().into());
+    // Whatever becomes of the manifest, and also after a restart, which forgets what was gathered.
+    s.put("m/list", r#"[{"prefix": "s3://b/in/"}, "c.csv"]"#);
+    s.objects.forget_gathered().await.unwrap();
+    assert_eq!(files(&by_manifest(&s, "s3://m/list", 1).await.unwrap()), expected.into());
+    assert_eq!(files(&by_manifest(&s, "s3://m/list", 2).await.unwrap()), [("c.csv".into(), "c".into())].into());
+    s.objects.unpin(Uuid::from_u128(1)).unwrap();
+    assert_eq!(files(&by_manifest(&s, "s3://m/list", 1).await.unwrap()), [("c.csv".into(), "c".into())].into());
+    // An object that is another by now cannot be had as it was.
+    s.put("b/in/c.csv", "another");
+    s.objects.forget_gathered().await.unwrap();
+    let error = by_manifest(&s, "s3://m/list", 2).await.unwrap_err();
+    assert!(matches!(&error, ObjectsError::Changed { uri } if uri == "s3://b/in/c.csv"), "{error}");
+    // What is mapped is found where it is.
+    s.put("m/mapped", r#"[{"prefix": "s3://my-bucket/data/train/"}, "a.csv"]"#);
+    assert_eq!(files(&by_manifest(&s, "s3://m/mapped", 3).await.unwrap())["a.csv"], "mapped");
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_what_it_may_not_stages_nothing() {
+    let s = store();
+    s.put("b/a", "a");
+    s.put("b/a.d/x", "x");
+    fs::create_dir_all(s.root().join("b/folder")).unwrap();
+    symlink(s.dir.path().join("outside/secret"), s.root().join("b/leak")).unwrap();
+    symlink(s.dir.path().join("outside"), s.root().join("b/out")).unwrap();
+    nix::unistd::mkfifo(&s.root().join("b/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for name in ["none", "folder", "leak", "out/secret", "fifo", "a/below"] {
+        s.put("m/list", &format!(r#"[{{"prefix": "s3://b/"}}, "a", "{name}"]"#));
+        let error = by_manifest(&s, "s3://m/list", 1).await.unwrap_err();
+        let named = format!("s3://b/{name}");
+        assert!(matches!(&error, ObjectsError::Missing { object, .. } if *object == named), "{name}: {error}");
+        assert!(!error.is_infrastructure());
+    }
+    for text in ["[", r#"[{"prefix": "s3://b/"}, "../outside/secret"]"#] {
+        s.put("m/list", text);
+        let error = by_manifest(&s, "s3://m/list", 1).await.unwrap_err();
+        assert!(matches!(error, ObjectsError::Manifest { .. }) && !error.is_infrastructure(), "{error}");
+    }
+    for uri in ["s3://m/none", "s3://m"] {
+        let error = by_manifest(&s, uri, 1).await.unwrap_err();
+        assert!(matches!(error, ObjectsError::NoInput { .. } | ObjectsError::Manifest { .. }), "{uri}: {error}");
+    }
+    let huge = fs::File::create(s.root().join("m/huge")).unwrap();
+    huge.set_len(manifest::MAX_BYTES + 1).unwrap();
+    let error = by_manifest(&s, "s3://m/huge", 1).await.unwrap_err();
+    assert!(matches!(error, ObjectsError::TooLarge { .. }) && !error.is_infrastructure(), "{error}");
+    assert!(!s.root().join(".staged").exists() && !s.root().join(PINS).exists());
 }
 
 #[tokio::test]
@@ -111,19 +175,22 @@ async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
         s.put(key, text);
     }
     symlink("/etc/passwd", s.root().join("b/in/train-link")).unwrap();
-    let staged = s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap();
+    let staged = s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
     assert_eq!(
         files(&staged),
         [("train-1.csv", "1"), ("train-2/x.csv", "2")].map(|(k, v)| (k.into(), v.into())).into()
     );
     assert_eq!(
-        s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap(),
+        s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap(),
         staged,
         "the same objects are gathered once"
     );
     s.put("b/in/train-3.csv", "3");
-    assert_eq!(files(&s.objects.stage("s3://b/in/train", ATTEMPT, TUNING_JOB).await.unwrap()).len(), 3);
-    assert_eq!(files(&s.objects.stage("s3://b/in/train-2", ATTEMPT, TUNING_JOB).await.unwrap()).len(), 1);
+    assert_eq!(files(&s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap()).len(), 3);
+    assert_eq!(
+        files(&s.objects.stage("s3://b/in/train-2", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap()).len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -134,7 +201,7 @@ async fn nothing_outside_is_reached() {
     symlink(&outside, s.root().join("b/link")).unwrap();
     symlink("../../outside/secret", s.root().join("b/secret")).unwrap();
     for uri in ["s3://b/link", "s3://b/link/secret", "s3://b/secret"] {
-        assert!(s.objects.stage(uri, ATTEMPT, TUNING_JOB).await.is_err(), "{uri}");
+        assert!(s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err(), "{uri}");
     }
     let from = s.dir.path().join("from");
     write(&from.join("f"), "f");
@@ -232,7 +299,7 @@ async fn logs_are_kept_out_of_every_bucket() {
     assert_eq!(s.objects.read_log(&remark, 2, 100).await.unwrap(), b"remark");
     assert_eq!(s.objects.read_log(&key, 3, 4).await.unwrap(), b"3456");
     assert_eq!(s.objects.read_log(&key, 99, 4).await.unwrap(), b"");
-    assert!(s.objects.stage("s3://.logs", ATTEMPT, TUNING_JOB).await.is_err());
+    assert!(s.objects.stage("s3://.logs", Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err());
     for key in ["", "../x", &format!("{attempt}/../x"), &format!("{attempt}/5"), "/etc/passwd"] {
         assert!(matches!(s.objects.read_log(key, 0, 1).await, Err(ObjectsError::NotFound { .. })), "{key}");
     }
@@ -267,7 +334,7 @@ async fn folders_that_are_too_deep_are_the_jobs_fault() {
         assert!(matches!(&result, Err(ObjectsError::Unpackable { .. })), "{result:?}");
     }
     deep(&s.root().join("b/train-x"), 1500);
-    let staged = s.objects.stage("s3://b/train", ATTEMPT, TUNING_JOB).await;
+    let staged = s.objects.stage("s3://b/train", Names::Prefix, ATTEMPT, TUNING_JOB).await;
     assert!(matches!(&staged, Err(ObjectsError::Unpackable { .. })), "{staged:?}");
 }
 
@@ -328,7 +395,8 @@ async fn what_a_crash_left_is_swept() {
 #[tokio::test]
 async fn missing_input_is_told_in_the_services_words_with_the_place() {
     let s = store();
-    let error = s.objects.stage("s3://my-bucket/data/none/", ATTEMPT, TUNING_JOB).await.unwrap_err().to_string();
+    let error =
+        s.objects.stage("s3://my-bucket/data/none/", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err().to_string();
     let begins = "No S3 objects found under S3 URL \"s3://my-bucket/data/none/\" given in input data source.";
     assert!(error.starts_with(begins), "{error}");
     assert!(error.contains(s.dir.path().canonicalize().unwrap().join("mapped/none").to_str().unwrap()), "{error}");

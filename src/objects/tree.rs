@@ -3,16 +3,18 @@
 //! Invariant: every path is opened beneath a folder that was configured, by a handle on that folder: neither `..` nor a
 //! link leads out. An object appears whole, by rename, and stays after a power failure once a call has returned.
 
-use std::io::{self, ErrorKind, Seek as _, Write};
+use std::io::{self, ErrorKind, Read as _, Seek as _, Write};
 use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, MetadataExt};
+use cap_std::fs::{Dir, File, Metadata, MetadataExt};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bounds::{Bounds, Limits, Refusal};
+use super::fetched::short_name;
+use super::listing::{Listing, Object};
 use super::uri::Location;
 use super::{ObjectsError, archive};
 
@@ -52,7 +54,7 @@ impl Base {
     }
 
     /// The host's path of something beneath, links resolved.
-    fn host_path(&self, within: &Path) -> io::Result<PathBuf> {
+    pub(super) fn host_path(&self, within: &Path) -> io::Result<PathBuf> {
         if within == Path::new(".") {
             Ok(self.path.clone())
         } else {
@@ -143,22 +145,28 @@ impl Tree {
             return Ok(None);
         }
         for file in &files {
-            let meta = base.dir.metadata(&file.source)?;
-            let modified = meta.modified()?.into_std().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let object = shown(&file.target.to_string_lossy(), &base.dir.metadata(&file.source)?)?;
             identity.update(file.target.as_os_str().as_encoded_bytes());
-            identity.update(format!("\0{}\0{}\0", meta.len(), modified.as_nanos()));
+            identity.update(format!("\0{}\0{}\0", object.bytes, object.modified));
         }
-        let digest: [u8; 32] = identity.finalize().into();
-        let name = Uuid::from_slice(&digest[..16]).map_err(io::Error::other)?.simple().to_string();
-        let (staged, unfinished) = (Path::new(STAGED).join(name), Path::new(STAGED).join(unfinished_name()));
+        self.assemble(identity, files.iter().map(|file| (base, file.source.as_path(), file.target.as_path()))).map(Some)
+    }
+
+    /// A folder beneath the root with these files, by the name that the digest gives it.
+    fn assemble<'f>(
+        &self,
+        identity: Sha256,
+        files: impl Iterator<Item = (&'f Base, &'f Path, &'f Path)>,
+    ) -> io::Result<PathBuf> {
+        let (staged, unfinished) = (staged(identity), Path::new(STAGED).join(unfinished_name()));
         if !self.root.dir.is_dir(&staged) {
             self.root.dir.create_dir_all(&unfinished)?;
-            for file in &files {
-                let target = unfinished.join(&file.target);
+            for (base, source, target) in files {
+                let target = unfinished.join(target);
                 target.parent().map_or(Ok(()), |parent| self.root.dir.create_dir_all(parent))?;
                 // The same file by another name where both are on one file system.
-                if base.dir.hard_link(&file.source, &self.root.dir, &target).is_err() {
-                    base.dir.copy(&file.source, &self.root.dir, &target)?;
+                if base.dir.hard_link(source, &self.root.dir, &target).is_err() {
+                    base.dir.copy(source, &self.root.dir, &target)?;
                 }
             }
             if let Err(error) = self.root.dir.rename(&unfinished, &self.root.dir, &staged) {
@@ -169,7 +177,55 @@ impl Tree {
                 }
             }
         }
-        self.root.host_path(&staged).map(Some)
+        self.root.host_path(&staged)
+    }
+
+    /// A small object's bytes; none where there is no such object. One of more than `max_bytes` is an error.
+    pub(super) fn read(&self, location: &Location, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        let (base, path) = self.locate(location);
+        let Some((path, meta)) = regular(base, &path)? else { return Ok(None) };
+        if meta.len() > max_bytes {
+            return Err(Refusal::TooLarge(max_bytes).into());
+        }
+        let Some(file) = archive::open_regular(&base.dir, &path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(max_bytes).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// The objects of these keys; the first that is not there is the error's.
+    pub(super) fn look_up(&self, bucket: &str, keys: &[String]) -> io::Result<Result<Vec<Object>, String>> {
+        let mut objects = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (base, path) = self.locate(&within(bucket, key));
+            match regular(base, &path)? {
+                Some((_, meta)) => objects.push(shown(key, &meta)?),
+                None => return Ok(Err(key.clone())),
+            }
+        }
+        Ok(Ok(objects))
+    }
+
+    /// A folder with what a listing has, while that is as it was; the error's key is that of the first that is not.
+    pub(super) fn stage_listed(&self, listing: &Listing) -> io::Result<Result<PathBuf, String>> {
+        let mut identity = Sha256::new_with_prefix(format!("listed\0{}", listing.bucket));
+        for (path, object) in &listing.files {
+            identity.update(format!("\0{path}\0{}\0{}\0{}\0", object.key, object.bytes, object.modified));
+        }
+        let gathered = staged(identity.clone());
+        if self.root.dir.is_dir(&gathered) {
+            return self.root.host_path(&gathered).map(Ok);
+        }
+        let mut files = Vec::with_capacity(listing.files.len());
+        for (target, object) in &listing.files {
+            let (base, path) = self.locate(&within(&listing.bucket, &object.key));
+            match regular(base, &path)? {
+                Some((source, meta)) if shown(&object.key, &meta)? == *object => files.push((base, source, target)),
+                _ => return Ok(Err(object.key.clone())),
+            }
+        }
+        let files = files.iter().map(|(base, source, target)| (*base, source.as_path(), Path::new(target)));
+        self.assemble(identity, files).map(Ok)
     }
 
     /// A folder, made where it is missing.
@@ -331,6 +387,33 @@ fn joined(segments: &[String]) -> PathBuf {
 
 fn unfinished_name() -> String {
     format!("{UNFINISHED}{}", Uuid::new_v4().simple())
+}
+
+/// Where gathered objects of this digest stand.
+fn staged(identity: Sha256) -> PathBuf {
+    Path::new(STAGED).join(short_name(identity))
+}
+
+/// A key of a bucket, its parts checked before.
+fn within(bucket: &str, key: &str) -> Location {
+    let segments = key.split('/').map(str::to_owned).collect();
+    Location { bucket: bucket.to_owned(), segments, is_folder: false }
+}
+
+/// A regular file, links within the base resolved; none where there is none, or where a link leads out.
+fn regular(base: &Base, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
+    let found = base.dir.canonicalize(path).and_then(|path| Ok((base.dir.symlink_metadata(&path)?, path)));
+    match found {
+        Ok((meta, path)) => Ok(meta.is_file().then_some((path, meta))),
+        Err(error) if is_absent(&error) || error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file as an object.
+fn shown(key: &str, meta: &Metadata) -> io::Result<Object> {
+    let modified = meta.modified()?.into_std().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Object { key: key.to_owned(), bytes: meta.len(), etag: None, modified: modified.as_nanos().to_string() })
 }
 
 /// Nothing there: also where a file stands on the way.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::outcome::ExitCause;
+use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::SecondaryStatus;
 use crate::executor::{ExecutorError, LogRecord, Stream, log_format};
 use crate::objects::ObjectsError;
 use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
-use crate::store::metrics;
 use crate::store::rows::{LogSegment, MetricPoint, TrainingJob};
+use crate::store::{StoreError, metrics, training_jobs};
 
 /// Tries to put artifacts or a log away.
 pub(super) const TRIES: u32 = 4;
@@ -61,7 +61,7 @@ impl Drive {
             add_remark(report, &remark);
         }
         let ran = report.exit.started_at.is_some() && !matches!(report.exit.cause, ExitCause::Infrastructure { .. });
-        if ran {
+        if ran && !self.is_interrupted(subject, &report.exit).await {
             let begun = self.now();
             report.uploading_at = Some(begun.max(report.exit.ended_at));
             let uploading = self.upload_within_patience(subject, report.exit.cause.clone());
@@ -80,6 +80,17 @@ impl Drive {
         }
         self.keep_log_for_good(report).await;
         report.position = reading.position;
+    }
+
+    /// Whether a further attempt is to follow an interruption: what this one left is in its checkpoints.
+    async fn is_interrupted(&self, subject: &Subject, exit: &Exit) -> bool {
+        if exit.cause != ExitCause::Stopped || !subject.definition.read.tries().spot {
+            return false;
+        }
+        let id = subject.job.id;
+        let job = self.inner.parts.db.glance_for_scheduling(move |tx| Box::pin(training_jobs::get(tx, id))).await;
+        let job: Result<Option<TrainingJob>, StoreError> = job;
+        job.is_ok_and(|job| job.is_some_and(|job| job.stop_requested_at.is_none()))
     }
 
     /// Stores the points that are more than one transaction should take, as often as it takes, and returns the rest: it goes

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
 use crate::domain::outcome::{Exit, ExitCause};
-use crate::domain::status::TrainingStatus;
+use crate::domain::status::{SecondaryStatus, TrainingStatus};
 use crate::domain::time::Timestamp;
 use crate::executor::{ExecutorError, Observed};
 use crate::scheduler::curves::{Curve, curve};
@@ -58,7 +58,7 @@ pub(super) struct Subject {
     pub(super) job: TrainingJob,
     pub(super) tuning_job: Uuid,
     pub(super) definition: Arc<Prepared>,
-    /// What earlier attempts left of the training job's run time.
+    /// What earlier attempts and waiting left of the training job's time.
     max_runtime_ms: i64,
     /// Whether the rows show that this attempt was started, whatever its executor still knows of it.
     known_started: bool,
@@ -106,9 +106,10 @@ impl Drive {
                 return Some(report);
             }
         };
-        let began_stored = job.status != TrainingStatus::InProgress || job.started_at.is_some();
+        // Of this attempt: the start of an earlier one is in the row too.
+        let began_stored = job.status != TrainingStatus::InProgress || job.secondary == SecondaryStatus::Training;
         let mut reading = Reading::new(&definition, stored, began_stored);
-        let max_runtime_ms = definition.read.max_runtime_ms() - used_ms;
+        let max_runtime_ms = definition.read.remaining_ms(&job, used_ms, prepared_at);
         let began = job.started_at.is_some() && self.attempt.id.number == 1;
         let known_started = began || stored != ReadPosition::default();
         let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };

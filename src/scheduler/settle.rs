@@ -9,15 +9,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::domain::decide::{
-    AttemptView, CountedAs, Ending, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
-};
+use crate::domain::decide::{CountedAs, Ending, TrainingStep, TuningStep, TuningView, decide_training, decide_tuning};
 use crate::domain::names::{AttemptId, new_row_id, training_job_name};
 use crate::domain::outcome::Exit;
 use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use crate::domain::time::Timestamp;
 use crate::scheduler::report::{Report, record_in};
+use crate::scheduler::spec::Tries;
 use crate::store::rows::{Attempt, TrainingJob, TuningJob};
 use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
 
@@ -40,8 +39,8 @@ pub struct Input {
     pub plan: Option<Plan>,
     /// Which objective values are better.
     pub direction: Direction,
-    /// Attempts that a training job may have.
-    pub max_attempts: u32,
+    /// How often and how long a training job is tried.
+    pub tries: Tries,
     /// The executor that new attempts are bound to.
     pub executor_id: String,
     /// Why the tuning job can't go on at all, if so: it ends as failed once nothing runs.
@@ -135,18 +134,13 @@ impl Work<'_> {
             job.stop_early(self.input.now);
             training_jobs::update(tx, &job).await?;
         }
-        let view = TrainingView {
-            status: job.status,
-            stop_requested: job.stop_requested_at.is_some(),
-            attempt: attempt.as_ref().map(|a| AttemptView {
-                number: a.id.number,
-                stop_requested: a.stop_requested,
-                exit: a.exit.as_ref(),
-            }),
-            max_attempts: self.input.max_attempts,
-        };
-        match decide_training(&view) {
-            None => self.keep(job, attempt),
+        let exit = attempt.as_ref().and_then(|attempt| attempt.exit.as_ref());
+        match decide_training(&self.input.tries.view(&job, attempt.as_ref(), exit, self.input.now)) {
+            None => {
+                // An interruption asks the attempt alone, and its agent is to see that at once.
+                self.settled.wake_executor |= attempt.as_ref().is_some_and(|attempt| attempt.stop_requested);
+                self.keep(job, attempt);
+            }
             Some(TrainingStep::StopAttempt) => {
                 if let Some(attempt) = &mut attempt {
                     attempts::request_stop(tx, attempt.id).await?;
@@ -155,9 +149,12 @@ impl Work<'_> {
                 self.settled.wake_executor = true;
                 self.keep(job, attempt);
             }
-            Some(TrainingStep::InsertAttempt { number }) => {
-                if number > 1 {
-                    job.enter(SecondaryStatus::Restarting, self.input.now, None);
+            Some(TrainingStep::InsertAttempt { number, after }) => {
+                if let Some(after) = after {
+                    job.enter(after, self.input.now, None);
+                    if after == SecondaryStatus::Interrupted {
+                        job.enter(SecondaryStatus::Starting, self.input.now, None);
+                    }
                     job.objective_status = ObjectiveStatus::Pending;
                     (job.objective_value, job.model_artifacts) = (None, None);
                     job.final_metrics.clear();

@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::domain::request::{Channel, MetricDefinition, Objective, TrainingDefinition};
+use crate::domain::decide::{AttemptView, TrainingView};
+use crate::domain::outcome::Exit;
+use crate::domain::request::{Channel, MetricDefinition, Objective, S3DataSource, TrainingDefinition};
+use crate::domain::status::SecondaryStatus;
+use crate::domain::time::Timestamp;
 use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec};
 use crate::metrics::Scraper;
-use crate::objects::{Objects, ObjectsError};
+use crate::objects::{Names, Objects, ObjectsError};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
 /// One day: the service's default `StoppingCondition`.
@@ -42,6 +46,40 @@ pub struct Prepared {
     pub stops_early: bool,
 }
 
+/// How often and how long a training job is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tries {
+    /// Attempts that it may have, interruptions not counted.
+    pub max_attempts: u32,
+    /// Whether it may be interrupted.
+    pub spot: bool,
+    /// From its creation to its end, waiting included.
+    pub max_wait_ms: Option<i64>,
+}
+
+impl Tries {
+    /// What is to be decided on a training job, with its latest attempt and how that ended.
+    #[must_use]
+    pub fn view<'a>(
+        &self,
+        job: &TrainingJob,
+        attempt: Option<&Attempt>,
+        exit: Option<&'a Exit>,
+        now: Timestamp,
+    ) -> TrainingView<'a> {
+        let interruptions = job.transitions.iter().filter(|entry| entry.status == SecondaryStatus::Interrupted).count();
+        let at = exit.map_or(now, |exit| exit.ended_at);
+        TrainingView {
+            status: job.status,
+            stop_requested: job.stop_requested_at.is_some(),
+            attempt: attempt.map(|a| AttemptView { number: a.id.number, stop_requested: a.stop_requested, exit }),
+            max_attempts: self.max_attempts.saturating_add(u32::try_from(interruptions).unwrap_or(u32::MAX)),
+            spot: self.spot,
+            waited_out: self.max_wait_ms.is_some_and(|wait| at.since_ms(job.created_at) >= wait),
+        }
+    }
+}
+
 impl ReadDefinition {
     /// Reads a row.
     pub fn read(row: &Definition) -> Result<Self, serde_json::Error> {
@@ -59,10 +97,23 @@ impl ReadDefinition {
         self.metrics.iter().position(|m| m.name == objective.metric_name)
     }
 
-    /// Attempts that a training job may have.
+    /// How often and how long a training job is tried.
     #[must_use]
-    pub fn max_attempts(&self) -> u32 {
-        1 + self.training.retry_strategy.as_ref().map_or(0, |r| r.maximum_retry_attempts)
+    pub fn tries(&self) -> Tries {
+        let spot = self.training.enable_managed_spot_training == Some(true);
+        let max_wait_s = self.training.stopping_condition.max_wait_time_in_seconds.filter(|_| spot);
+        Tries {
+            max_attempts: 1 + self.training.retry_strategy.as_ref().map_or(0, |r| r.maximum_retry_attempts),
+            spot,
+            max_wait_ms: max_wait_s.map(|seconds| seconds.saturating_mul(1000)),
+        }
+    }
+
+    /// How long an attempt that is started now may run, where the attempts before it ran so long together.
+    #[must_use]
+    pub fn remaining_ms(&self, job: &TrainingJob, used_ms: i64, now: Timestamp) -> i64 {
+        let run = self.max_runtime_ms() - used_ms;
+        self.tries().max_wait_ms.map_or(run, |wait| run.min(wait - now.since_ms(job.created_at)))
     }
 
     /// How long all attempts of a training job may run together.
@@ -128,18 +179,26 @@ pub async fn attempt_spec(
     let training = &definition.training;
     let mut channels = Vec::new();
     for channel in training.input_data_config.iter().flatten() {
-        if let Some(s3) = &channel.data_source.s3 {
-            let tuning_job = job.tuning_job_id.unwrap_or(job.id);
-            let staged = objects.stage(&s3.uri, attempt.id, tuning_job).await;
-            let name = &channel.channel_name;
-            let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
-            channels.push(ChannelSpec {
-                name: channel.channel_name.clone(),
-                source,
-                sharded: s3.distribution.as_deref() == Some("ShardedByS3Key"),
-                config: channel_config(training, channel),
-            });
-        }
+        let staged = match (&channel.data_source.s3, &channel.data_source.file_system) {
+            (Some(s3), _) => {
+                let tuning_job = job.tuning_job_id.unwrap_or(job.id);
+                objects.stage(&s3.uri, names(s3), attempt.id, tuning_job).await
+            }
+            (None, Some(source)) => objects.directory(&source.id, &source.directory).await,
+            (None, None) => continue,
+        };
+        let name = &channel.channel_name;
+        let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
+        channels.push(ChannelSpec {
+            name: channel.channel_name.clone(),
+            source,
+            sharded: channel
+                .data_source
+                .s3
+                .as_ref()
+                .is_some_and(|s3| s3.distribution.as_deref() == Some("ShardedByS3Key")),
+            config: channel_config(training, channel),
+        });
     }
     let checkpoints = match definition.checkpoints_uri(&job.name) {
         None => None,
@@ -179,6 +238,10 @@ fn hyperparameters(definition: &ReadDefinition, job: &TrainingJob) -> BTreeMap<S
         all.insert(OBJECTIVE_HYPERPARAMETER.to_owned(), objective.metric_name.clone());
     }
     all
+}
+
+fn names(source: &S3DataSource) -> Names {
+    if source.data_type == "ManifestFile" { Names::Manifest } else { Names::Prefix }
 }
 
 /// A channel's entry in `inputdataconfig.json`.

@@ -11,15 +11,13 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::clock::Wake;
-use crate::domain::decide::{
-    AttemptView, TrainingStep, TrainingView, TuningStep, TuningView, decide_training, decide_tuning,
-};
+use crate::domain::decide::{TrainingStep, TuningStep, TuningView, decide_training, decide_tuning};
 use crate::domain::names::AttemptId;
 use crate::domain::status::{Direction, Strategy};
 use crate::scheduler::curves::Curve;
 use crate::scheduler::report::Report;
 use crate::scheduler::settle::{self, Plan, Settled, settle};
-use crate::scheduler::spec::ReadDefinition;
+use crate::scheduler::spec::{ReadDefinition, Tries};
 use crate::scheduler::study::{self, StudyError};
 use crate::scheduler::verdicts::Verdicts;
 use crate::scheduler::{Inner, SchedulerError};
@@ -171,7 +169,7 @@ impl TuningLoop {
         input.stop_early.clone_from(state.verdicts.stop());
         input.plan = plan;
         input.direction = known.direction();
-        input.max_attempts = known.definition.max_attempts();
+        input.tries = known.definition.tries();
         let settled = self.settle(input).await?;
         state.reports.clear();
         let Some(settled) = settled else { return Ok(Next::Over) };
@@ -203,7 +201,7 @@ impl TuningLoop {
             stop_early: BTreeSet::new(),
             plan: None,
             direction: Direction::Minimize,
-            max_attempts: 1,
+            tries: Tries { max_attempts: 1, spot: false, max_wait_ms: None },
             executor_id: self.inner.parts.executor.id().to_owned(),
             broken: None,
         }
@@ -314,16 +312,7 @@ impl Memory {
             if attempt.id != report.attempt {
                 continue;
             }
-            let view = TrainingView {
-                status: job.status,
-                stop_requested: job.stop_requested_at.is_some(),
-                attempt: Some(AttemptView {
-                    number: attempt.id.number,
-                    stop_requested: attempt.stop_requested,
-                    exit: Some(&report.exit),
-                }),
-                max_attempts: self.definition.max_attempts(),
-            };
+            let view = self.definition.tries().view(job, Some(attempt), Some(&report.exit), report.exit.ended_at);
             if let Some(TrainingStep::End(ending)) = decide_training(&view) {
                 if let Ok(at) = self.study.trials.binary_search_by_key(&job.ordinal, |t| t.ordinal) {
                     let trial = &mut self.study.trials[at];

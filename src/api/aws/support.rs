@@ -48,8 +48,6 @@ pub struct Entry {
     pub refused: Option<String>,
     /// Values that are refused although the field acts.
     pub refuses: Option<RefusedValues>,
-    /// The service's own text for a refused member.
-    pub says: Option<String>,
 }
 
 /// Values that are refused.
@@ -102,17 +100,12 @@ impl Support {
     }
 
     fn check(&self, operation: &str, document: &Value) -> Result<(), String> {
-        let (mut unsupported, mut in_the_services_words) = (Vec::new(), Vec::new());
+        let mut unsupported = Vec::new();
         for Field { entry, steps, .. } in self.fields(operation).iter().filter(|field| field.entry.may_refuse()) {
             if let Some(instead) = &entry.refused {
                 find(steps, document, &mut Vec::new(), &mut |items, value| {
                     if !is_empty(value) {
-                        match &entry.says {
-                            Some(text) => in_the_services_words.push(text.clone()),
-                            None => {
-                                unsupported.push(format!("'{}' is not supported yet. {instead}.", place(steps, items)));
-                            }
-                        }
+                        unsupported.push(format!("'{}' is not supported yet. {instead}.", place(steps, items)));
                     }
                 });
             }
@@ -125,9 +118,7 @@ impl Support {
                 });
             }
         }
-        // The service's texts rest on features that may be among those not supported yet; then they would mislead.
-        let texts = if unsupported.is_empty() { in_the_services_words } else { unsupported };
-        if texts.is_empty() { Ok(()) } else { Err(texts.join(" ")) }
+        if unsupported.is_empty() { Ok(()) } else { Err(unsupported.join(" ")) }
     }
 
     /// `docs/api-coverage.md`.
@@ -329,24 +320,13 @@ mod tests {
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"CheckpointConfig": {"S3Uri": "s3://b/c"}, "EnableManagedSpotTraining": true}})),
-            @"Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity."
+            text(json!({"TrainingJobDefinition": {"CheckpointConfig": {"S3Uri": "s3://b/c"}, "StoppingCondition": {"MaxPendingTimeInSeconds": 7200}}})),
+            @"'trainingJobDefinition.stoppingCondition.maxPendingTimeInSeconds' is not supported yet. A training job waits for a slot as long as it takes. Leave it out."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "ShuffleConfig": {"Seed": 1}}]}})),
-            @"Value 'Pipe' at 'trainingJobDefinition.inputDataConfig.2.member.inputMode' is not supported yet. Use File. 'trainingJobDefinition.inputDataConfig.2.member.shuffleConfig' is not supported yet. Shuffle the data in the training program."
+            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "DataSource": {"DatasetSource": {"DatasetArn": "a"}}}]}})),
+            @"'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource. Value 'Pipe' at 'trainingJobDefinition.inputDataConfig.2.member.inputMode' is not supported yet. Use File or FastFile."
         );
-    }
-
-    #[test]
-    fn a_wait_for_spot_capacity_is_refused_in_the_services_words_unless_spot_is_the_trouble() {
-        let text = |spot: bool| {
-            let condition = json!({"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 2});
-            let definition = json!({"EnableManagedSpotTraining": spot, "StoppingCondition": condition});
-            check("CreateHyperParameterTuningJob", &json!({"TrainingJobDefinition": definition})).unwrap_err()
-        };
-        insta::assert_snapshot!(text(false), @"Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true");
-        insta::assert_snapshot!(text(true), @"Value 'true' at 'trainingJobDefinition.enableManagedSpotTraining' is not supported yet. Use false: there is no spot capacity.");
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn every_broken_rule_is_named_with_what_to_change() {
         (format!("{LIMITS}/MaxNumberOfTrainingJobs"), Value::Null, "MaxNumberOfTrainingJobs or MaxRuntimeInSeconds"),
         (format!("{CHANNEL}/ChannelName"), json!(".."), "can't be the name of a folder"),
         (format!("{definition}/InputDataConfig"), json!([channel, channel]), "used more than once"),
-        (format!("{CHANNEL}/DataSource"), json!({}), "has no S3DataSource"),
+        (format!("{CHANNEL}/DataSource"), json!({}), "either an S3DataSource or a File"),
         (format!("{CHANNEL}/DataSource/S3DataSource/S3Uri"), json!("https://evil/x"), "begin with s3://"),
         (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://data/../x"), "empty part, `.` or `..`"),
         (format!("{definition}/OutputDataConfig/S3OutputPath"), json!("s3://../x"), "the bucket must be"),
@@ -212,6 +212,45 @@ fn the_images_metrics_serve_a_request_without_its_own() {
     let request: TuningRequest = serde_json::from_value(request).unwrap();
     assert_eq!(plan(&request, &registered, 10).unwrap().metric_definitions, registered);
     assert!(matches!(plan(&request, &[], 10), Err(RuleError::NoObjectiveMetric(_))));
+}
+
+#[test]
+fn a_channel_is_a_prefix_or_a_directory_of_a_file_system() {
+    let source = "/TrainingJobDefinition/InputDataConfig/0/DataSource";
+    let directory = |path: &str| {
+        json!({"FileSystemDataSource": {"FileSystemId": "fs-01234567", "FileSystemType": "EFS",
+            "FileSystemAccessMode": "ro", "DirectoryPath": path}})
+    };
+    for path in ["/", "/data", "/data/train/"] {
+        assert!(planned(source, directory(path)).is_ok(), "{path}");
+    }
+    for path in ["", "data", "//", "/a//b", "/..", "/a/../../b", "/a\nb"] {
+        assert!(refusal(source, directory(path)).contains("DirectoryPath"), "{path:?}");
+    }
+    let mut both = directory("/data");
+    both["S3DataSource"] = json!({"S3DataType": "S3Prefix", "S3Uri": "s3://data/a/"});
+    assert!(refusal(source, both).contains("either an S3DataSource or a FileSystemDataSource"));
+    let fast = json!({"ChannelName": "train", "InputMode": "FastFile", "DataSource": directory("/data")});
+    assert!(refusal("/TrainingJobDefinition/InputDataConfig/0", fast).contains("needs the input mode File"));
+}
+
+#[test]
+fn spot_training_waits_at_least_as_long_as_it_may_run() {
+    let with = |spot: Value, runtime: Value, wait: Value| {
+        let mut request = valid();
+        request["TrainingJobDefinition"]["EnableManagedSpotTraining"] = spot;
+        request["TrainingJobDefinition"]["StoppingCondition"] =
+            json!({"MaxRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": wait});
+        plan(&serde_json::from_value(request).unwrap(), &[], 10).map(drop)
+    };
+    assert_eq!(with(json!(true), json!(60), json!(60)), Ok(()));
+    assert_eq!(with(json!(false), json!(60), Value::Null), Ok(()));
+    assert_eq!(with(json!(true), json!(60), json!(59)), Err(RuleError::MaxWait));
+    assert_eq!(with(json!(true), json!(60), Value::Null), Err(RuleError::MaxWait));
+    assert_eq!(with(json!(true), Value::Null, json!(86_399)), Err(RuleError::MaxWait), "a day is the default");
+    for not_spot in [json!(false), Value::Null] {
+        assert_eq!(with(not_spot, json!(60), json!(60)), Err(RuleError::WaitWithoutSpot));
+    }
 }
 
 #[test]

@@ -271,7 +271,7 @@ fn maskable(settings: &ProcessSettings, commands: &HashMap<String, Vec<String>>)
             None => !folder.starts_with(super::contract::ROOT),
             Some(path) => {
                 let (folder, path) = (folder.display(), path.display());
-                tracing::warn!("jobs see all of {folder}, which is mapped by [[s3]], as they need {path}");
+                tracing::warn!("jobs see all of {folder}, which the configuration maps, as they need {path}");
                 false
             }
         })

@@ -13,6 +13,8 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Map, Value, json};
 use tunesmith::api::aws::support::Support;
 
+use crate::support::app::FILE_SYSTEM;
+
 const OPERATION: &str = "CreateHyperParameterTuningJob";
 
 pub struct Generator {
@@ -45,6 +47,10 @@ impl Generator {
             if which & bit != 0 {
                 definition[member] = resources.clone();
             }
+        }
+        if self.draw(any::<bool>()) {
+            definition["EnableManagedSpotTraining"] = json!(true);
+            definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = json!(self.draw(2_419_200..=i32::MAX));
         }
         request
     }
@@ -149,7 +155,18 @@ impl Generator {
                 json!([{"Name": "loss", "Regex": "loss=(.*)"}, {"Name": "ü", "Regex": self.text("[a-z]{1,9}=\\(\\\\d\\+\\)")}])
             }
             (_, "InputDataConfig[].ChannelName") => json!(format!("c{}", self.draw(any::<u64>()))),
-            (_, "InputDataConfig[].DataSource.S3DataSource.S3DataType") => json!("S3Prefix"),
+            (_, "InputDataConfig[].DataSource") if self.draw(any::<bool>()) => {
+                json!({"FileSystemDataSource": {
+                    "FileSystemId": FILE_SYSTEM, "FileSystemAccessMode": "ro", "FileSystemType": "EFS",
+                    "DirectoryPath": self.text("(/[a-zü .-]{3,9}){1,4}/?")
+                }})
+            }
+            (_, "InputDataConfig[].DataSource") => {
+                json!({"S3DataSource": self.shape("S3DataSource", &format!("{path}.S3DataSource"))})
+            }
+            (_, "InputDataConfig[].DataSource.S3DataSource.S3DataType") => {
+                json!(["S3Prefix", "ManifestFile"][self.draw(0..2_usize)])
+            }
             (_, "InputDataConfig[].CompressionType" | "InputDataConfig[].RecordWrapperType") => json!("None"),
             (
                 _,
@@ -159,7 +176,7 @@ impl Generator {
             ) => json!(self.text("s3://[a-z0-9]{3,20}(/[a-zA-Z0-9_=ü -]{1,9}){0,4}/?")),
             (_, "CheckpointConfig.LocalPath") => json!(self.text("/opt/ml/c[a-z0-9_]{0,9}(/[a-z]{1,5}){0,2}")),
             (_, "EnableNetworkIsolation" | "EnableManagedSpotTraining") => json!(false),
-            (_, "StoppingCondition.MaxRuntimeInSeconds") => json!(self.draw(1..=2_419_200)),
+            (_, "StoppingCondition") => json!({"MaxRuntimeInSeconds": self.draw(1..=2_419_200)}),
             _ if path == "Tags" => {
                 let n = self.draw(0..5_usize);
                 (0..n)
@@ -204,7 +221,6 @@ const ALWAYS: &[&str] = &[
     "HyperParameterTuningJobConfig.ParameterRanges",
     "TrainingJobDefinition",
     "TrainingJobDefinition.AlgorithmSpecification.TrainingImage",
-    "TrainingJobDefinition.InputDataConfig[].DataSource.S3DataSource",
 ];
 
 /// The schema that a reference names.

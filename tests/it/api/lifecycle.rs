@@ -85,6 +85,9 @@ async fn a_name_is_taken_in_any_case(engine: Engine) {
 async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
     let app = TestApp::new(engine).await;
     let definition = "/TrainingJobDefinition/AlgorithmSpecification";
+    let elsewhere = json!([{"ChannelName": "train", "DataSource": {"FileSystemDataSource": {
+        "FileSystemId": "fs-76543210", "FileSystemAccessMode": "ro", "FileSystemType": "EFS", "DirectoryPath": "/"
+    }}}]);
     let cases = [
         (
             format!("{definition}/TrainingImage"),
@@ -93,7 +96,12 @@ async fn what_breaks_a_rule_is_refused_and_nothing_stored(engine: Engine) {
         ),
         (format!("{definition}/TrainingImage"), json!("local/plain:1"), "A metric is required for this"),
         (format!("{definition}/MetricDefinitions"), json!([{"Name": "loss", "Regex": "(?=x)(y)"}]), "loss"),
-        ("/TrainingJobDefinition/EnableManagedSpotTraining".into(), json!(true), "not supported yet"),
+        (
+            "/TrainingJobDefinition/EnableManagedSpotTraining".into(),
+            json!(true),
+            "MaxWaitTimeInSeconds. It must be present",
+        ),
+        ("/TrainingJobDefinition/InputDataConfig".into(), elsewhere, "Its file systems are [fs-0123abcd (EFS)]"),
         ("/TrainingJobDefinition/Environment".into(), json!({"BASH_ENV": "/x"}), "[BASH_ENV] cannot be set"),
         ("/Tags".into(), json!([{"Key": "aws:x", "Value": "1"}]), "reserved prefix"),
     ];

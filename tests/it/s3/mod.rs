@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tunesmith::config::Channels;
 use tunesmith::domain::names::AttemptId;
-use tunesmith::objects::{Objects, ObjectsError};
+use tunesmith::objects::{Names, Objects, ObjectsError};
 use uuid::Uuid;
 
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
@@ -40,7 +40,7 @@ fn store() -> Store {
 
 impl Store {
     async fn stage(&self, uri: &str, number: u32) -> Result<PathBuf, ObjectsError> {
-        self.objects.stage(uri, attempt(number), TUNING_JOB).await
+        self.objects.stage(uri, Names::Prefix, attempt(number), TUNING_JOB).await
     }
 
     /// The same object in the remote bucket and in one of the tree.
@@ -98,8 +98,35 @@ async fn a_tuning_job_keeps_the_objects_that_it_found_first_and_they_come_once()
         assert_eq!(s.stage("s3://far/in/", number).await.unwrap(), staged);
     }
     assert_eq!(files(&staged), BTreeMap::from([("a".into(), "first".into())]));
-    let other = s.objects.stage("s3://far/in/", attempt(1), Uuid::from_u128(2)).await.unwrap();
+    let other = s.objects.stage("s3://far/in/", Names::Prefix, attempt(1), Uuid::from_u128(2)).await.unwrap();
     assert_eq!(files(&other), BTreeMap::from([("b".into(), "later".into())]), "another tuning job looks again");
+}
+
+#[tokio::test]
+async fn a_manifest_is_read_once_wherever_it_and_its_objects_are() {
+    let s = store();
+    for key in ["in/a.csv", "in/deep/b.csv", "in/c.csv"] {
+        s.put_both(key, key);
+    }
+    let expected: BTreeMap<String, String> =
+        [("a.csv", "in/a.csv"), ("deep/b.csv", "in/deep/b.csv")].map(|(k, v)| (k.into(), v.into())).into();
+    let mut tuning_job = 10;
+    for (manifest, data) in [("far", "far"), ("far", "near"), ("near", "far")] {
+        s.put_both("list", &format!(r#"[{{"prefix": "s3://{data}/in/"}}, "a.csv", "deep/b.csv"]"#));
+        tuning_job += 1;
+        let (uri, tuning_job) = (format!("s3://{manifest}/list"), Uuid::from_u128(tuning_job));
+        let stage = |number| s.objects.stage(&uri, Names::Manifest, attempt(number), tuning_job);
+        let staged = stage(1).await.unwrap();
+        assert_eq!(files(&staged), expected, "{manifest} {data}");
+        s.put_both("list", "no manifest any more");
+        assert_eq!(stage(2).await.unwrap(), staged, "the second training job does not read it again");
+    }
+    s.put_both("list", r#"[{"prefix": "s3://far/in/"}, "a.csv", "d.csv"]"#);
+    for (uri, told) in [("s3://far/list", "names s3://far/in/d.csv"), ("s3://far/none", "No S3 objects found")] {
+        let error = s.objects.stage(uri, Names::Manifest, attempt(1), TUNING_JOB).await.unwrap_err();
+        assert!(error.to_string().contains(told) && !error.is_infrastructure(), "{error}");
+    }
+    assert!(!format!("{:?}", s.objects).contains(SECRET_KEY));
 }
 
 #[tokio::test]
@@ -152,14 +179,14 @@ async fn a_store_that_is_away_is_not_the_jobs_fault_and_a_missing_bucket_is() {
         let settings = s.s3.settings("absent");
         let objects = Objects::new(s.folder.path().join("other"), vec![]).unwrap();
         let objects = objects.with_buckets(vec![settings], "us-east-1", Channels::default()).unwrap();
-        objects.stage("s3://absent/in/", attempt(1), TUNING_JOB).await.unwrap_err()
+        objects.stage("s3://absent/in/", Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err()
     };
     assert!(!refused.is_infrastructure(), "{refused}");
     let mut settings = s.s3.settings("far");
     settings.secret_access_key = "another".into();
     let objects = Objects::new(s.folder.path().join("third"), vec![]).unwrap();
     let objects = objects.with_buckets(vec![settings], "us-east-1", Channels::default()).unwrap();
-    let denied = objects.stage("s3://far/in/", attempt(1), TUNING_JOB).await.unwrap_err();
+    let denied = objects.stage("s3://far/in/", Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err();
     assert!(matches!(denied, ObjectsError::Remote { .. }), "{denied}");
     assert!(!format!("{denied:?}").contains(SECRET_KEY), "{denied:?}");
 }

@@ -14,4 +14,5 @@ mod early_stopping;
 mod faults;
 mod faulty;
 mod schedules;
+mod spot;
 mod world;

@@ -2,6 +2,7 @@
 //! scheduler: what the API alone does, with rows moved on by the test.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tunesmith::api::{self, ApiSettings, Readiness};
 use tunesmith::app::{App, AppError, Creation, Quotas};
 use tunesmith::clock::{Calls, Clock};
+use tunesmith::config::{FileSystem, FileSystemType};
 use tunesmith::domain::names::{AttemptId, Scope};
 use tunesmith::domain::request::MetricDefinition;
 use tunesmith::domain::time::Timestamp;
@@ -21,6 +23,9 @@ use tunesmith::objects::Objects;
 use tunesmith::store::{BoxFuture, Tx, WriteClass};
 
 use super::database::{Engine, TestDb};
+
+/// The file system that there is, of type EFS.
+pub const FILE_SYSTEM: &str = "fs-0123abcd";
 
 /// When the manual clock of every test stands at its start.
 pub const START: Timestamp = Timestamp(1_700_000_000_123);
@@ -43,6 +48,13 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// An object store with one file system.
+fn objects(folder: &Path) -> Objects {
+    let file_system = FileSystem { id: FILE_SYSTEM.into(), kind: FileSystemType::EFS, path: folder.to_owned() };
+    let objects = Objects::new(folder.join("objects"), vec![]).expect("an object store");
+    objects.with_file_systems(&[file_system]).expect("a file system")
+}
+
 impl TestApp {
     pub async fn new(engine: Engine) -> Self {
         Self::with_quotas(engine, Quotas::default()).await
@@ -61,7 +73,7 @@ impl TestApp {
         let app = App {
             db: database.db.clone(),
             clock: Clock::manual(START),
-            objects: Arc::new(Objects::new(folder.path().join("objects"), vec![]).expect("an object store")),
+            objects: Arc::new(objects(folder.path())),
             executor: Arc::<Idle>::clone(&executor),
             images: Arc::new(Images::new(images).expect("image names")),
             calls: Calls::default(),

@@ -4,6 +4,8 @@
 mod docker;
 #[cfg(feature = "docker")]
 mod hosts;
+mod inputs;
+mod spot;
 
 use serde_json::{Value, json};
 use tunesmith::domain::names::Scope;

@@ -1,0 +1,85 @@
+//! What the channels of tuning jobs were fixed to.
+//!
+//! Invariant: a channel is listed for its tuning job's first training job, and that listing counts for all the others,
+//! whoever lists at the same time and whatever becomes of the bucket or of the manifest.
+//! Beneath the root: `<tuning job>/<channel>`, a listing each.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::ObjectsError;
+use super::fetched::short_name;
+use super::listing::Listing;
+use super::tree::failed;
+
+/// The listings beneath a root.
+#[derive(Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// What a channel was fixed to, if it was. `channel` tells a tuning job's channels apart.
+    pub(super) async fn find(&self, tuning_job: Uuid, channel: &str) -> Result<Option<Listing>, ObjectsError> {
+        let file = self.file(tuning_job, channel);
+        let doing = format!("reading {}", file.display());
+        let reading = tokio::task::spawn_blocking(move || match std::fs::read(&file) {
+            // Torn by a power failure, it is made again: nothing was fetched after it yet.
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        });
+        reading.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
+    }
+
+    /// Fixes a channel, and says to what: another attempt may have been quicker.
+    pub(super) async fn fix(&self, tuning_job: Uuid, channel: &str, listing: Listing) -> Result<Listing, ObjectsError> {
+        let file = self.file(tuning_job, channel);
+        let doing = format!("writing {}", file.display());
+        let writing = tokio::task::spawn_blocking(move || fix(&file, listing));
+        writing.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
+    }
+
+    /// Forgets what a tuning job's channels were fixed to: it is over.
+    pub(super) fn forget(&self, tuning_job: Uuid) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.folder(tuning_job)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn folder(&self, tuning_job: Uuid) -> PathBuf {
+        self.root.join(tuning_job.simple().to_string())
+    }
+
+    fn file(&self, tuning_job: Uuid, channel: &str) -> PathBuf {
+        self.folder(tuning_job).join(short_name(Sha256::new_with_prefix(channel)))
+    }
+}
+
+fn fix(file: &Path, listing: Listing) -> io::Result<Listing> {
+    let folder = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(folder)?;
+    let unfinished = folder.join(Uuid::new_v4().simple().to_string());
+    std::fs::write(&unfinished, serde_json::to_vec(&listing)?)?;
+    let linked = std::fs::hard_link(&unfinished, file);
+    std::fs::remove_file(&unfinished)?;
+    match linked {
+        // Another attempt may have fixed it meanwhile: its listing counts then.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if let Ok(theirs) = serde_json::from_slice(&std::fs::read(file)?) {
+                return Ok(theirs);
+            }
+            std::fs::write(file, serde_json::to_vec(&listing)?)?;
+            Ok(listing)
+        }
+        other => other.map(|()| listing),
+    }
+}
