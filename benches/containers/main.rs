@@ -85,7 +85,7 @@ async fn launch(harness: &Harness) -> (f64, ContainerCreateBody, Vec<u8>) {
         host_config: made.host_config,
         ..ContainerCreateBody::default()
     };
-    let files = DownloadFromContainerOptions { path: "/opt/ml".into() };
+    let files = DownloadFromContainerOptions { path: "/opt".into() };
     let files: Vec<Bytes> = harness.docker.download_from_container(&id, Some(files)).try_collect().await.unwrap();
     harness.executor.remove(spec.id).await.unwrap();
     (seconds, body, files.concat())
@@ -97,7 +97,7 @@ async fn create_and_start(docker: &Docker, body: ContainerCreateBody, files: Opt
     let begun = Instant::now();
     let id = docker.create_container(None::<CreateContainerOptions>, body).await.unwrap().id;
     if let Some(files) = files {
-        let options = UploadToContainerOptions { path: "/opt".into(), ..UploadToContainerOptions::default() };
+        let options = UploadToContainerOptions { path: "/".into(), ..UploadToContainerOptions::default() };
         docker.upload_to_container(&id, Some(options), body_full(files.into())).await.unwrap();
     }
     docker.start_container(&id, None::<StartContainerOptions>).await.unwrap();
