@@ -5,6 +5,7 @@
 
 mod ask_tell;
 mod demo;
+mod executors;
 mod interrupt;
 mod logs;
 mod serve;

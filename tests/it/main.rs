@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod crash;
 mod executor;
+#[cfg(feature = "docker")]
 mod images;
 mod imports;
 mod readme;
