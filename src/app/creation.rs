@@ -5,6 +5,7 @@
 //! load a Create costs a share of an exchange with the database and of a sync of the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -17,6 +18,9 @@ use crate::store::{Db, StoreError, Tx, WriteClass, tags};
 
 /// Jobs that are inserted together.
 const BATCH: usize = 64;
+
+/// How long jobs of a batch that failed are tried one by one; the rest is refused, to be sent again.
+const ALONE_FOR: Duration = Duration::from_secs(10);
 
 /// Jobs that may wait; further ones are refused, to be sent again.
 const WAITING: usize = 256;
@@ -146,8 +150,13 @@ async fn insert_one_by_one(
     quota: u32,
 ) -> Vec<Result<(), StoreError>> {
     tracing::warn!(error = crate::telemetry::chain(why), jobs = jobs.len(), "inserting tuning jobs one by one");
+    let begun = Instant::now();
     let mut outcomes = Vec::with_capacity(jobs.len());
     for job in jobs {
+        if begun.elapsed() > ALONE_FOR {
+            outcomes.push(Err(StoreError::Busy));
+            continue;
+        }
         let one = insert(db, vec![job], quota).await;
         outcomes.push(one.and_then(|mut one| one.pop().unwrap_or(Ok(()))));
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, TuningJob, tuning_jobs as tuning};
 use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::Objective;
-use crate::domain::status::{ObjectiveStatus, TrainingStatus};
+use crate::domain::status::{ObjectiveStatus, SecondaryStatus, TrainingStatus};
 use crate::store::rows::Definition;
 use crate::store::{Tx, WriteClass, attempts, definitions, training_jobs, tuning_jobs};
 
@@ -192,6 +192,9 @@ pub async fn interrupt(app: &App, scope: &Scope, name: &str) -> Result<(), AppEr
                 let refused = |why: &str| Err(AppError::Validation(format!("{} is not interrupted: {why}.", job.name)));
                 if job.status != TrainingStatus::InProgress {
                     return refused(&format!("it is in status {}", job.status));
+                }
+                if job.secondary == SecondaryStatus::Uploading {
+                    return refused("its program has ended, and what it left is being stored");
                 }
                 let definition = definitions::get(tx, job.definition_id).await?;
                 let definition = definition.ok_or_else(|| AppError::Internal("a definition is missing".into()))?;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::ObjectsError;
-use super::listing::Object;
+use super::listing::{MAX_OBJECTS, Object};
 use crate::config::Bucket;
 
 /// The name of the entry that stands for every bucket without one.
@@ -40,6 +40,9 @@ const RETRY_FOR: Duration = Duration::from_mins(1);
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a store may be silent in the middle of a request.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long one request may take: a large object comes as one.
 const REQUEST_TIMEOUT: Duration = Duration::from_hours(6);
@@ -114,6 +117,7 @@ impl Buckets {
         let retry = RetryConfig { retry_timeout: RETRY_FOR, ..RetryConfig::default() };
         let options = ClientOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_read_timeout(READ_TIMEOUT)
             .with_timeout(REQUEST_TIMEOUT)
             .with_allow_http(http);
         builder
@@ -127,8 +131,8 @@ impl Buckets {
 }
 
 impl Remote {
-    /// Every object whose key begins with `prefix`, in the order of the keys. `/` at the end of a key makes it a folder
-    /// of the console's, and no object.
+    /// Every object whose key begins with `prefix`, in the order of the keys; more than `MAX_OBJECTS` are refused. What
+    /// consoles make for a folder, an empty object whose key ends with `/`, is none where the folder has objects.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>, ObjectsError> {
         let doing = || format!("listing s3://{}/{prefix}", self.name);
         let (mut objects, mut page_token) = (Vec::new(), None);
@@ -137,13 +141,17 @@ impl Remote {
             let prefix = Some(prefix).filter(|prefix| !prefix.is_empty());
             let page = self.client.list_paginated(prefix, options).await.map_err(failed(doing))?;
             objects.extend(page.result.objects.into_iter().map(object));
+            if objects.len() > MAX_OBJECTS {
+                let why = format!("it holds more than {MAX_OBJECTS} objects");
+                return Err(ObjectsError::Unpackable { doing: doing(), why });
+            }
             page_token = page.page_token;
             if page_token.is_none() {
                 break;
             }
         }
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(objects)
+        Ok(without_folders(objects))
     }
 
     /// The objects of these keys; the first that is not there is the error's.
@@ -186,15 +194,18 @@ impl Remote {
         found.bytes().await.map(Some).map_err(failed(doing))
     }
 
-    /// Writes an object to a new file, durably. What is no longer as it was listed is an error.
-    pub(super) async fn fetch(&self, object: &Object, file: &Path) -> Result<(), ObjectsError> {
+    /// Writes an object to a new file, durably; no file where the object was only a console's folder. What is no longer as
+    /// it was listed is an error.
+    pub(super) async fn fetch(&self, object: &Object, file: &Path) -> Result<bool, ObjectsError> {
         let doing = || format!("fetching s3://{}/{}", self.name, object.key);
         let key = key(&object.key).map_err(failed(doing))?;
         let options = GetOptions { if_match: object.etag.clone(), ..GetOptions::default() };
-        let found = self.client.get_opts(&key, options).await.map_err(|error| match error {
-            object_store::Error::Precondition { .. } => self.changed(object),
-            other => failed(doing)(other),
-        })?;
+        let found = match self.client.get_opts(&key, options).await {
+            // The library lists `a/` as `a`.
+            Err(object_store::Error::NotFound { .. }) if object.bytes == 0 => return Ok(false),
+            Err(object_store::Error::Precondition { .. }) => return Err(self.changed(object)),
+            other => other.map_err(failed(doing))?,
+        };
         let mut chunks = found.into_stream();
         let unwritable = super::tree::failed(doing);
         let mut written = 0;
@@ -213,7 +224,7 @@ impl Remote {
             Ok(None)
         };
         match writing.await {
-            Ok(None) if written == object.bytes => Ok(()),
+            Ok(None) if written == object.bytes => Ok(true),
             Ok(None) => Err(self.changed(object)),
             Ok(Some(error)) => Err(failed(doing)(error)),
             Err(error) => Err(unwritable(error)),
@@ -269,6 +280,19 @@ impl Remote {
     }
 }
 
+/// Objects in the order of their keys, without empty ones that stand for the folders of others.
+fn without_folders(mut objects: Vec<Object>) -> Vec<Object> {
+    let has_more = |folder: &Object| {
+        let beneath = format!("{}/", folder.key);
+        let next = objects.partition_point(|object| object.key < beneath);
+        objects.get(next).is_some_and(|object| object.key.starts_with(&beneath))
+    };
+    let keep: Vec<bool> = objects.iter().map(|object| object.bytes > 0 || !has_more(object)).collect();
+    let mut keep = keep.into_iter();
+    objects.retain(|_| keep.next().unwrap_or(true));
+    objects
+}
+
 /// The next part of a file, of the full size but for the last.
 async fn next_part(file: &mut tokio::io::Take<tokio::fs::File>) -> std::io::Result<Bytes> {
     let room = usize::try_from(file.limit()).unwrap_or(PART_BYTES).min(PART_BYTES);
@@ -294,4 +318,17 @@ fn key(name: &str) -> Result<Key, object_store::Error> {
 /// A store's error as the caller's.
 fn failed(doing: impl FnOnce() -> String) -> impl FnOnce(object_store::Error) -> ObjectsError {
     |source| ObjectsError::Remote { doing: doing(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_for_a_folder_is_no_object() {
+        let object = |(key, bytes): (&str, u64)| Object { key: key.into(), bytes, etag: None, modified: String::new() };
+        let listed = [("a", 0), ("a.b", 0), ("a/x", 1), ("b", 0), ("c", 1), ("c/d", 1)].map(object);
+        let left: Vec<String> = without_folders(listed.into()).into_iter().map(|object| object.key).collect();
+        assert_eq!(left, ["a.b", "a/x", "b", "c", "c/d"]);
+    }
 }

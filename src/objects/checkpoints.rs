@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bounds::{Bounds, Limits};
 use super::buckets::Remote;
-use super::fetched::{empty_folder, fetch_into};
+use super::fetched::{empty_folder, fetch_into, unfinished};
 use super::listing::beyond;
 use super::tree::{self, Listed, failed};
 use super::uri::Location;
@@ -30,7 +30,7 @@ pub(super) async fn fetch(remote: &Remote, location: &Location, folder: &Path) -
     let prefix = object_key(location, Path::new("."))?;
     let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
     let saved = remote.list(&prefix).await?;
-    let parts = folder.with_extension("unfinished");
+    let parts = unfinished(folder);
     std::fs::create_dir_all(folder).map_err(failed(|| format!("making {}", folder.display())))?;
     empty_folder(&parts)?;
     fetch_into(remote, &beyond(saved, prefix.len())?, folder, &parts).await?;
@@ -51,20 +51,39 @@ pub struct Saver {
 pub(super) type Version = (u64, SystemTime);
 
 impl Saver {
-    /// Saves what has changed since the last time; `ended`: nobody writes any more.
+    /// Saves what has changed since the last time; `ended`: nobody writes any more. A file that can't be saved does not
+    /// keep the others from it: the first error is told at the end.
     pub async fn save(&self, ended: bool, cancelled: &CancellationToken) -> Result<(), ObjectsError> {
         let (saver, bounds) = (self.clone(), Bounds::new(self.limits, cancelled.clone()));
         let Some((folder, files)) = self.blocking(move || saver.list(&bounds)).await? else { return Ok(()) };
         let folder = Arc::new(folder);
         // One file at a time is open, however many there are.
-        for Listed { source, target } in files {
-            let (saver, folder, path) = (self.clone(), Arc::clone(&folder), target.clone());
-            let changed = self.blocking(move || saver.open_changed(&folder, &source, &path, ended)).await?;
-            let Some((file, version)) = changed else { continue };
-            let key = object_key(&self.location, &target)?;
-            self.remote.upload(&key, file, version.0, cancelled).await?;
-            self.saved.lock().unwrap_or_else(PoisonError::into_inner).insert(target, version);
+        let mut first_error = None;
+        for file in files {
+            match self.save_one(&folder, file, ended, cancelled).await {
+                Err(error @ ObjectsError::Cancelled { .. }) => return Err(error),
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+                Ok(()) => {}
+            }
         }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    async fn save_one(
+        &self,
+        folder: &Arc<Dir>,
+        Listed { source, target }: Listed,
+        ended: bool,
+        cancelled: &CancellationToken,
+    ) -> Result<(), ObjectsError> {
+        let (saver, folder, path) = (self.clone(), Arc::clone(folder), target.clone());
+        let changed = self.blocking(move || saver.open_changed(&folder, &source, &path, ended)).await?;
+        let Some((file, version)) = changed else { return Ok(()) };
+        let key = object_key(&self.location, &target)?;
+        self.remote.upload(&key, file, version.0, cancelled).await?;
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).insert(target, version);
         Ok(())
     }
 

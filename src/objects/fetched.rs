@@ -6,6 +6,7 @@
 //! - `sets/<identity>/`: a copy, named by what is in it: `data/`, its size in `bytes`, and once it is whole `complete`,
 //!   whose time says when it was last asked for;
 //! - `users/<attempt>/<identity>`: an attempt that may be reading a copy;
+//! - `dropped/`: copies on their way out;
 //! - `checkpoints/<attempt>/`: see `checkpoints`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,8 +39,6 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Fetched {
     disk: Arc<Disk>,
-    /// One at a time fetches a copy; the others find it complete.
-    fetching: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// One at a time looks for room.
     making_room: tokio::sync::Mutex<()>,
 }
@@ -49,6 +48,8 @@ pub(super) struct Fetched {
 struct Disk {
     root: PathBuf,
     room: Room,
+    /// One at a time fetches a copy or drops it; the others find it complete, or gone.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// The name of a copy: the same for the same objects at the same places.
@@ -67,8 +68,10 @@ impl Fetched {
             let folder = root.join(part);
             std::fs::create_dir_all(&folder).map_err(failed(|| format!("making {}", folder.display())))?;
         }
-        let disk = Arc::new(Disk { root, room: limits });
-        Ok(Self { disk, fetching: Mutex::default(), making_room: tokio::sync::Mutex::default() })
+        // What was being dropped when a server ended.
+        empty_folder(&root.join("dropped"))?;
+        let disk = Arc::new(Disk { root, room: limits, turns: Mutex::default() });
+        Ok(Self { disk, making_room: tokio::sync::Mutex::default() })
     }
 
     /// A local path with all that a channel has, fetched where it is not there; the attempt keeps it until it is
@@ -84,11 +87,8 @@ impl Fetched {
         let user = self.disk.root.join("users").join(attempt.to_string());
         let mark = || std::fs::create_dir_all(&user).and_then(|()| std::fs::write(user.join(&identity), ""));
         mark().map_err(failed(|| format!("writing {}", user.display())))?;
-        let lock = {
-            let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(fetching.entry(identity.clone()).or_default())
-        };
-        let _one_at_a_time = lock.lock().await;
+        let turn = self.disk.turn(&identity);
+        let _one_at_a_time = turn.lock().await;
         let set = self.disk.root.join("sets").join(&identity);
         let complete = set.join("complete");
         if !complete.exists() {
@@ -130,13 +130,10 @@ impl Fetched {
 
     /// Lets go of what an attempt used. Twice is once.
     pub(super) fn release(&self, attempt: AttemptId) -> io::Result<()> {
-        for part in ["users", "checkpoints"] {
-            match std::fs::remove_dir_all(self.disk.root.join(part).join(attempt.to_string())) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let checkpoints = self.checkpoints(attempt);
+        remove(&unfinished(&checkpoints))?;
+        remove(&checkpoints)?;
+        remove(&self.disk.root.join("users").join(attempt.to_string()))
     }
 
     /// The folder of an attempt's checkpoints.
@@ -150,30 +147,62 @@ impl Disk {
     fn make_room(&self, identity: &str, bytes: u64) -> io::Result<Option<String>> {
         let sets = self.sets()?;
         let used = self.used()?;
+        let promised = self.promised(sets.iter().filter(|set| set.identity != identity), &used)?;
+        // What an earlier fetch has brought is on the disk already.
+        let to_come = bytes.saturating_sub(bytes_beneath(&self.root.join("sets").join(identity).join("data"))?);
         let mut taken: u64 = sets.iter().filter(|set| set.identity != identity).map(|set| set.bytes).sum();
         let mut unused: Vec<&Set> =
             sets.iter().filter(|set| set.identity != identity && !used.contains(&set.identity)).collect();
         unused.sort_by_key(|set| set.asked_at);
         let mut unused = unused.into_iter();
         loop {
-            let free = free_bytes(&self.root)?;
+            let free = free_bytes(&self.root)?.saturating_sub(promised);
             let lacking = if taken.saturating_add(bytes) > self.room.max_bytes {
                 format!("channels may take {} bytes together, and those in use take {taken}", self.room.max_bytes)
-            } else if free < bytes.saturating_add(self.room.min_free_bytes) {
+            } else if free < to_come.saturating_add(self.room.min_free_bytes) {
                 format!("the disk has {free} bytes free, of which {} are to stay so", self.room.min_free_bytes)
             } else {
                 break;
             };
             let Some(set) = unused.next() else { return Ok(Some(lacking)) };
-            tracing::info!(identity = %set.identity, bytes = set.bytes, "a local copy of a channel is dropped");
-            std::fs::remove_dir_all(self.root.join("sets").join(&set.identity))?;
-            taken = taken.saturating_sub(set.bytes);
+            if self.drop_unused(&set.identity)? {
+                tracing::info!(identity = %set.identity, bytes = set.bytes, "a local copy of a channel was dropped");
+                taken = taken.saturating_sub(set.bytes);
+            }
         }
         // Counted from here on.
         let set = self.root.join("sets").join(identity);
         std::fs::create_dir_all(set.join("data"))?;
         std::fs::write(set.join("bytes"), bytes.to_string())?;
         Ok(None)
+    }
+
+    fn turn(&self, identity: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(identity.to_owned()).or_default())
+    }
+
+    /// Drops a copy, unless somebody has come to use it meanwhile. It goes as a whole: a part of it is never found.
+    fn drop_unused(&self, identity: &str) -> io::Result<bool> {
+        let turn = self.turn(identity);
+        let Ok(_one_at_a_time) = turn.try_lock() else { return Ok(false) };
+        if self.used()?.contains(identity) {
+            return Ok(false);
+        }
+        let dropped = self.root.join("dropped").join(Uuid::new_v4().simple().to_string());
+        std::fs::rename(self.root.join("sets").join(identity), &dropped)?;
+        std::fs::remove_dir_all(dropped)?;
+        Ok(true)
+    }
+
+    /// What fetches that are under way have still to bring, bytes.
+    fn promised<'a>(&self, sets: impl Iterator<Item = &'a Set>, used: &BTreeSet<String>) -> io::Result<u64> {
+        let mut promised = 0_u64;
+        for set in sets.filter(|set| set.asked_at.is_none() && used.contains(&set.identity)) {
+            let there = bytes_beneath(&self.root.join("sets").join(&set.identity).join("data"))?;
+            promised = promised.saturating_add(set.bytes.saturating_sub(there));
+        }
+        Ok(promised)
     }
 
     fn sets(&self) -> io::Result<Vec<Set>> {
@@ -253,7 +282,9 @@ pub(super) async fn fetch_into(
         let part = parts.join(Uuid::new_v4().simple().to_string());
         let (remote, object) = (remote.clone(), object.clone());
         fetches.spawn(async move {
-            remote.fetch(&object, &part).await?;
+            if !remote.fetch(&object, &part).await? {
+                return Ok(());
+            }
             std::fs::rename(&part, &target).map_err(failed(|| format!("naming {}", target.display())))
         });
     }
@@ -270,6 +301,61 @@ async fn one_of(fetches: &mut JoinSet<Result<(), ObjectsError>>) -> Result<(), O
         Some(Ok(Err(error))) => Err(error),
         Some(Err(error)) => Err(failed(|| "fetching objects".to_owned())(io::Error::other(error))),
     }
+}
+
+/// Where the parts of checkpoints stand.
+pub(super) fn unfinished(checkpoints: &Path) -> PathBuf {
+    checkpoints.with_extension("unfinished")
+}
+
+/// Removes a folder; one that is not there is removed. A training program may have locked folders of its own beneath.
+fn remove(folder: &Path) -> io::Result<()> {
+    let removed = match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            unlock(folder)?;
+            std::fs::remove_dir_all(folder)
+        }
+        other => other,
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder and those beneath it their owner's to change. Nobody else is at them: their program has ended.
+fn unlock(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of the files beneath a folder; none where it is not there.
+fn bytes_beneath(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0_u64;
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => bytes = bytes.saturating_add(meta.len()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 fn free_bytes(folder: &Path) -> io::Result<u64> {
@@ -322,6 +408,24 @@ mod tests {
         fetched.release(user).unwrap();
         fetched.make_room("second", 65).await.unwrap();
         assert_eq!(left(), "second");
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_wanted_meanwhile_is_not_dropped_and_what_is_there_already_takes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let fetched = Fetched::open(folder.path().join("f"), Room { max_bytes: 100, min_free_bytes: 0 }).unwrap();
+        copy(&fetched, "wanted", 60, 1);
+        let turn = fetched.disk.turn("wanted");
+        let held = turn.lock().await;
+        fetched.make_room("other", 60).await.unwrap_err();
+        assert!(fetched.disk.root.join("sets/wanted/complete").exists());
+        drop(held);
+        fetched.make_room("other", 60).await.unwrap();
+        assert!(!fetched.disk.root.join("sets/wanted").exists());
+        assert_eq!(std::fs::read_dir(fetched.disk.root.join("dropped")).unwrap().count(), 0);
+        std::fs::create_dir_all(fetched.disk.root.join("sets/other/data/a")).unwrap();
+        std::fs::write(fetched.disk.root.join("sets/other/data/a/b"), "12345").unwrap();
+        assert_eq!(bytes_beneath(&fetched.disk.root.join("sets/other/data")).unwrap(), 5);
     }
 
     #[tokio::test]

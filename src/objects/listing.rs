@@ -49,13 +49,13 @@ impl Listing {
         let prefix = location.segments.join("/");
         let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let mut objects = remote.list(if location.is_folder { &folder } else { &prefix }).await?;
-        if objects.len() > MAX_OBJECTS {
-            let why = format!("it holds more than {MAX_OBJECTS} objects");
-            return Err(ObjectsError::Unpackable { doing: format!("listing {prefix}"), why });
-        }
         let single = objects.iter().any(|object| object.key == prefix) && !location.is_folder;
         let cut = if single {
             objects.retain(|object| object.key == prefix);
+            // An empty one may be a folder of a console's.
+            if objects.iter().all(|object| object.bytes == 0) && remote.look_up(vec![prefix.clone()]).await?.is_err() {
+                return Ok(None);
+            }
             prefix.rfind('/').map_or(0, |slash| slash + 1)
         } else if objects.iter().any(|object| object.key.starts_with(&folder)) {
             objects.retain(|object| object.key.starts_with(&folder));

@@ -194,8 +194,11 @@ impl Agent {
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "an ended attempt was not removed");
                 id
             })?;
-            // Nothing of it reads its channels any more.
-            objects.release(id).map(|()| id).map_err(|error| {
+            // Nothing of it reads its channels any more. Its checkpoints may be many files.
+            let released = tokio::task::spawn_blocking(move || objects.release(id)).await;
+            let released = released.map_err(|error| -> Box<dyn std::error::Error + Send + Sync> { error.into() });
+            released.and_then(|released| released.map_err(Into::into)).map(|()| id).map_err(|error| {
+                let error: &(dyn std::error::Error + Send + Sync) = &*error;
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "what it used was not released");
                 id
             })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::objects::Saver;
+use crate::objects::{ObjectsError, Saver};
 use crate::scheduler::collect::{TRIES, add_remark};
 use crate::scheduler::drive::{Drive, Subject};
 use crate::scheduler::report::Report;
@@ -16,29 +16,52 @@ use crate::scheduler::report::Report;
 /// How often checkpoints of a running attempt are saved.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 
+/// Checkpoints that are being saved while their attempt runs.
+#[derive(Debug)]
+pub(super) struct Saving {
+    saver: Saver,
+    ending: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Saving {
+    /// Ends it, in the middle of a file too, and gives back what knows which files are saved.
+    pub(super) async fn end(self) -> Saver {
+        self.ending.cancel();
+        // One that panicked has ended.
+        let _ = self.task.await;
+        self.saver
+    }
+}
+
 impl Drive {
-    fn saver(&self, subject: &Subject) -> Option<Saver> {
+    /// What saves the attempt's checkpoints, where their bucket is remote.
+    pub(super) fn saver(&self, subject: &Subject) -> Option<Saver> {
         let uri = subject.definition.read.checkpoints_uri(&subject.job.name)?;
         // Staging has told what is wrong with the bucket.
         self.inner.parts.objects.saver(&uri, self.attempt.id).ok().flatten()
     }
 
-    /// Saves until the handle is dropped.
-    pub(super) fn save_checkpoints_meanwhile(&self, subject: &Subject) -> Option<AbortOnDropHandle<()>> {
-        let (saver, attempt) = (self.saver(subject)?, self.attempt.id);
-        Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(SAVE_EVERY).await;
-                if let Err(error) = saver.save(false, &CancellationToken::new()).await {
-                    tracing::warn!(%attempt, error = crate::telemetry::chain(&error), "checkpoints were not saved");
+    /// Saves every so often.
+    pub(super) fn save_checkpoints_meanwhile(&self, saver: Saver) -> Saving {
+        let (attempt, ending) = (self.attempt.id, CancellationToken::new());
+        let (of_task, ended) = (saver.clone(), ending.clone());
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            while ended.run_until_cancelled(tokio::time::sleep(SAVE_EVERY)).await.is_some() {
+                match of_task.save(false, &ended).await {
+                    Ok(()) | Err(ObjectsError::Cancelled { .. }) => {}
+                    Err(error) => {
+                        let error = crate::telemetry::chain(&error);
+                        tracing::warn!(%attempt, error, "checkpoints were not saved");
+                    }
                 }
             }
-        })))
+        }));
+        Saving { saver, ending, task }
     }
 
     /// Saves all that an ended attempt left.
-    pub(super) async fn save_checkpoints(&self, subject: &Subject, report: &mut Report) {
-        let Some(saver) = self.saver(subject) else { return };
+    pub(super) async fn save_checkpoints(&self, saver: Saver, report: &mut Report) {
         let mut failure = None;
         for _ in 0..TRIES {
             match saver.save(true, &CancellationToken::new()).await {

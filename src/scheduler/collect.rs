@@ -110,13 +110,8 @@ impl Drive {
     /// Uploads, and gives up some time after the training job was asked to stop.
     async fn upload_within_patience(&self, subject: &Subject, cause: ExitCause) -> Result<Option<String>, Failure> {
         let cancelled = CancellationToken::new();
-        let mut stop = self.stop.clone();
         let patience = async {
-            while !*stop.borrow_and_update() {
-                if stop.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
+            self.is_asked_to_stop().await;
             tokio::time::sleep(self.inner.parts.upload_patience).await;
         };
         let uploading = self.upload_with_tries(subject, &cause, &cancelled);

@@ -14,7 +14,7 @@ use crate::domain::names::AttemptId;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::status::{SecondaryStatus, TrainingStatus};
 use crate::domain::time::Timestamp;
-use crate::executor::{ExecutorError, Observed};
+use crate::executor::{AttemptSpec, ExecutorError, Observed};
 use crate::scheduler::curves::{Curve, curve};
 use crate::scheduler::reading::Reading;
 use crate::scheduler::report::Report;
@@ -58,8 +58,8 @@ pub(super) struct Subject {
     pub(super) job: TrainingJob,
     pub(super) tuning_job: Uuid,
     pub(super) definition: Arc<Prepared>,
-    /// What earlier attempts and waiting left of the training job's time.
-    max_runtime_ms: i64,
+    /// How long earlier attempts ran, together.
+    used_ms: i64,
     /// Whether the rows show that this attempt was started, whatever its executor still knows of it.
     known_started: bool,
 }
@@ -68,6 +68,11 @@ impl Subject {
     /// The objective's place among the metric definitions, where its values decide whether the training job goes on.
     fn followed_metric(&self) -> Option<u32> {
         followed_metric(&self.definition)
+    }
+
+    /// What earlier attempts and waiting leave of the training job's time at a moment, where it is not over.
+    fn remaining_ms(&self, now: Timestamp) -> Option<i64> {
+        Some(self.definition.read.remaining_ms(&self.job, self.used_ms, now)).filter(|left| *left > 0)
     }
 }
 
@@ -109,18 +114,22 @@ impl Drive {
         // Of this attempt: the start of an earlier one is in the row too.
         let began_stored = job.status != TrainingStatus::InProgress || job.secondary == SecondaryStatus::Training;
         let mut reading = Reading::new(&definition, stored, began_stored);
-        let max_runtime_ms = definition.read.remaining_ms(&job, used_ms, prepared_at);
-        let began = job.started_at.is_some() && self.attempt.id.number == 1;
+        let number = self.attempt.id.number;
+        // `Training` in the row is the latest attempt's.
+        let shown = job.attempts == number && job.secondary == SecondaryStatus::Training;
+        let began = job.started_at.is_some() && number == 1 || shown;
         let known_started = began || stored != ReadPosition::default();
-        let subject = Subject { job, tuning_job, definition, max_runtime_ms, known_started };
+        let subject = Subject { job, tuning_job, definition, used_ms, known_started };
         self.begin_curve(&subject, &mut reading).await;
         if let Err(exit) = self.start(&subject).await {
             report.exit = exit;
         } else {
-            let saving = self.save_checkpoints_meanwhile(&subject);
+            let saving = self.saver(&subject).map(|saver| self.save_checkpoints_meanwhile(saver));
             report.exit = self.follow(&subject, &mut reading, prepared_at).await;
-            drop(saving);
-            self.save_checkpoints(&subject, &mut report).await;
+            if let Some(saving) = saving {
+                let saver = saving.end().await;
+                self.save_checkpoints(saver, &mut report).await;
+            }
             self.collect(&subject, &mut reading, &mut report).await;
         }
         self.end_curve(&subject, &mut report).await;
@@ -226,25 +235,41 @@ impl Drive {
                 Err(error) => self.complain("an attempt could not be observed", &error).await,
             }
         }
-        if *self.stop.borrow() {
-            return Err(Exit::bare(self.now(), ExitCause::Stopped));
-        }
-        let remaining_ms = subject.max_runtime_ms;
-        if remaining_ms <= 0 {
-            return Err(Exit::bare(self.now(), ExitCause::Deadline));
-        }
-        let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
-        let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
-        let now = self.now();
-        let spec = self.showing(subject, move |job| job.began(Some(now), None), staging).await;
-        let spec = spec.map_err(|error| {
-            let told = crate::telemetry::chain(&error);
-            if error.is_the_jobs_own() { start_failed(self.now(), told) } else { infrastructure(self.now(), told) }
-        })?;
+        let spec = tokio::select! {
+            biased;
+            // What was staged by then is released with the attempt.
+            () = self.is_asked_to_stop() => Err(Exit::bare(self.now(), ExitCause::Stopped)),
+            staged = self.stage(subject) => staged,
+        }?;
         executor.launch(&spec).await.map_err(|error| match error {
             ExecutorError::Client(message) => start_failed(self.now(), message),
             infra @ ExecutorError::Infrastructure { .. } => infrastructure(self.now(), crate::telemetry::chain(&infra)),
         })
+    }
+
+    /// Ends once the attempt is asked to stop.
+    pub(super) async fn is_asked_to_stop(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What the attempt is to be launched with, its channels where they are to be read.
+    async fn stage(&self, subject: &Subject) -> Result<AttemptSpec, Exit> {
+        let too_late = || Exit::bare(self.now(), ExitCause::Deadline);
+        let remaining_ms = subject.remaining_ms(self.now()).ok_or_else(too_late)?;
+        let (objects, definition) = (&self.inner.parts.objects, &subject.definition.read);
+        let staging = attempt_spec(objects, &subject.job, &self.attempt, definition, remaining_ms);
+        let now = self.now();
+        let spec = self.showing(subject, move |job| job.began(Some(now), None), staging).await;
+        let mut spec = spec.map_err(|error| {
+            let told = crate::telemetry::chain(&error);
+            if error.is_the_jobs_own() { start_failed(self.now(), told) } else { infrastructure(self.now(), told) }
+        })?;
+        // Staging took its time, too.
+        spec.max_runtime_ms = subject.remaining_ms(self.now()).ok_or_else(too_late)?;
+        Ok(spec)
     }
 
     /// Waits for a step, and shows it in the training job's row where it takes its time.
@@ -292,7 +317,10 @@ impl Drive {
             // Observed before the log is read: what an ended attempt wrote is all there to read.
             let observed = executor.observe(self.attempt.id).await;
             let read_all = match self.read_log(reading).await {
-                Ok(read_all) => read_all,
+                Ok(read_all) => {
+                    unreadable = 0;
+                    read_all
+                }
                 Err(error) => {
                     self.complain("a log could not be read", &error).await;
                     unreadable += 1;

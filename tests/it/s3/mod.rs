@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tunesmith::config::Channels;
@@ -250,6 +251,68 @@ async fn checkpoints_come_back_for_the_next_attempt() {
     // What no attempt holds any more, a restarted server lets go of.
     s.objects.release_all_but(&[]).unwrap();
     assert!(!second.exists());
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_saved_keeps_no_other_from_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let s = store();
+    let uri = "s3://far/ckpt/job";
+    let folder = s.objects.checkpoints(uri, attempt(1)).await.unwrap();
+    let unprintable = std::ffi::OsStr::from_bytes(b"a\x01");
+    for name in [unprintable, "b".as_ref(), "c".as_ref()] {
+        std::fs::write(folder.join(name), "one").unwrap();
+    }
+    let saver = s.objects.saver(uri, attempt(1)).unwrap().unwrap();
+    saver.save(true, &CancellationToken::new()).await.unwrap_err();
+    for name in ["b", "c"] {
+        assert!(s.s3.bucket("far").join("ckpt/job").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_stop_is_heard_while_a_store_keeps_silent() {
+    // It takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = TempDir::new().unwrap();
+    let config = format!(
+        "[process]\nallow_root = true\n[[images]]\nname = \"local/any:1\"\ncommand = [\"/bin/true\"]\n\
+         [[buckets]]\nname = \"far\"\nendpoint = \"http://{}\"\naccess_key_id = \"a\"\nsecret_access_key = \"b\"\n",
+        silent.local_addr().unwrap()
+    );
+    std::fs::write(folder.path().join("tunesmith.toml"), config).unwrap();
+    let server = ServerProcess::start(&folder.path().join("tunesmith.toml"), &folder.path().join("data"), None);
+    let s3 = json!({"S3DataType": "S3Prefix", "S3Uri": "s3://far/in"});
+    let request = json!({
+        "HyperParameterTuningJobName": "silent",
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1},
+            "ParameterRanges": {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {
+                "TrainingImage": "local/any:1", "TrainingInputMode": "File",
+                "MetricDefinitions": [{"Name": "loss", "Regex": "loss=(.*)"}]
+            },
+            "RoleArn": "arn:aws:iam::000000000000:role/service",
+            "InputDataConfig": [{"ChannelName": "train", "DataSource": {"S3DataSource": s3}}],
+            "OutputDataConfig": {"S3OutputPath": "s3://near/output"},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60}
+        }
+    });
+    server.call("CreateHyperParameterTuningJob", &request);
+    let secondary = || {
+        let jobs = server.training_jobs("silent");
+        let name = jobs.first().map(|job| json!({"TrainingJobName": job["TrainingJobName"]}))?;
+        server.call("DescribeTrainingJob", &name)["SecondaryStatus"].as_str().map(str::to_owned)
+    };
+    until("the channel is being fetched", || secondary().as_deref() == Some("Downloading"));
+    server.call("StopHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": "silent"}));
+    assert_eq!(server.finish("silent")["HyperParameterTuningJobStatus"], "Stopped");
+    assert_eq!(secondary().as_deref(), Some("Stopped"));
 }
 
 /// Reads its channel, goes on from its checkpoint, and without one writes it and waits for the worst.
