@@ -311,8 +311,10 @@ fn a_stop_is_heard_while_a_store_keeps_silent() {
     };
     until("the channel is being fetched", || secondary().as_deref() == Some("Downloading"));
     server.call("StopHyperParameterTuningJob", &json!({"HyperParameterTuningJobName": "silent"}));
-    assert_eq!(server.finish("silent")["HyperParameterTuningJobStatus"], "Stopped");
-    assert_eq!(secondary().as_deref(), Some("Stopped"));
+    until("the training job has stopped", || secondary().as_deref() == Some("Stopped"));
+    let name = json!({"HyperParameterTuningJobName": "silent"});
+    let status = || server.call("DescribeHyperParameterTuningJob", &name)["HyperParameterTuningJobStatus"].clone();
+    until("the tuning job has stopped", || status() == "Stopped");
 }
 
 /// Reads its channel, goes on from its checkpoint, and without one writes it and waits for the worst.
