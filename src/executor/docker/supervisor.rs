@@ -159,7 +159,7 @@ struct Over {
 struct Attempt<'a> {
     folder: &'a Folder,
     hosts: Vec<Host>,
-    /// The daemon was out of reach since this began.
+    /// The daemon was out of reach since they were last seen to run.
     broken: bool,
     clock: &'a Clock,
     plan: Plan,
@@ -189,6 +189,10 @@ impl Attempt<'_> {
                     return Ok(self.lost(format!("the Docker daemon was out of reach for {patience} s: {why}")));
                 }
             };
+            if self.go_on(&seen) {
+                // A daemon that takes its containers down with it does not show them running afterwards.
+                self.broken = false;
+            }
             if let Some(host) = seen.iter().position(|seen| *seen == Seen::Missing) {
                 return self.lost_with_all(host).await;
             }
