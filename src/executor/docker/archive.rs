@@ -247,16 +247,17 @@ async fn read<T: Send + 'static>(
     }
 }
 
-/// Hands pieces over until one side has no more; what broke on the daemon's.
+/// Hands pieces over until one side has no more, and tells of the end (none): a sender that goes without a word was
+/// given up. What broke on the daemon's side.
 async fn forward(
     stream: impl Stream<Item = Result<Bytes, Error>>,
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<io::Result<Option<Bytes>>>,
 ) -> Option<Error> {
     let mut stream = std::pin::pin!(stream);
     while let Some(piece) = stream.next().await {
         match piece {
             Ok(piece) => {
-                if sender.send(Ok(piece)).await.is_err() {
+                if sender.send(Ok(Some(piece))).await.is_err() {
                     return None;
                 }
             }
@@ -266,13 +267,14 @@ async fn forward(
             }
         }
     }
+    let _ = sender.send(Ok(None)).await;
     None
 }
 
 /// The reading end of a download.
 #[derive(Debug)]
 struct Incoming {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    receiver: mpsc::Receiver<io::Result<Option<Bytes>>>,
     piece: Bytes,
     consumed: bool,
 }
@@ -280,8 +282,8 @@ struct Incoming {
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.consumed {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece?,
+            match self.receiver.blocking_recv().ok_or(ErrorKind::BrokenPipe)?? {
+                Some(piece) => self.piece = piece,
                 None => self.consumed = true,
             }
         }
@@ -317,8 +319,9 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
         if bytes > bounds.bytes {
             return Err(TransferError::Refused(format!("its files are larger than {} bytes", bounds.bytes)));
         }
-        let mode = entry.header().mode().unwrap_or(0o644);
-        place(folder, &path, kind, link.as_deref(), mode, &mut entry).map_err(TransferError::Io)?;
+        let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
+        let item = Item { kind, link: link.as_deref(), mode, size };
+        place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
     }
     Ok(())
 }
@@ -336,16 +339,19 @@ fn beneath(path: &Path) -> Option<PathBuf> {
     (!within.as_os_str().is_empty()).then_some(within)
 }
 
+/// What an archive says of an entry.
+struct Item<'a> {
+    kind: EntryType,
+    link: Option<&'a Path>,
+    mode: u32,
+    /// Of a file, bytes.
+    size: u64,
+}
+
 /// Puts one entry in its place. What cannot be there because of what else the archive put there is left out; the disk's
 /// errors are errors.
-fn place(
-    folder: &Dir,
-    path: &Path,
-    kind: EntryType,
-    link: Option<&Path>,
-    mode: u32,
-    data: &mut impl Read,
-) -> io::Result<()> {
+fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Result<()> {
+    let Item { kind, link, .. } = *item;
     let parent = path.parent().unwrap_or(Path::new(""));
     if kind.is_dir() {
         return tolerated(folder.create_dir_all(path));
@@ -375,14 +381,21 @@ fn place(
         Ok(file) => file,
         Err(error) => return tolerated(Err(error)),
     };
-    let written =
-        io::copy(data, &mut file).and_then(|_| file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o600)));
+    let written = write(&mut file, item, data);
     drop(file);
     let placed = written.and_then(|()| tolerated(folder.rename(&new, folder, parent.join(name))));
     if placed.is_err() || folder.symlink_metadata(&new).is_ok() {
         let _ = folder.remove_file(&new);
     }
     placed
+}
+
+/// Writes a file to its end: an archive that ends before it leaves what was there.
+fn write(file: &mut cap_std::fs::File, item: &Item, data: &mut impl Read) -> io::Result<()> {
+    if io::copy(data, file)? < item.size {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    file.set_permissions(Permissions::from_mode(item.mode))
 }
 
 /// An entry may stand in another's way, or behind a link that leads out: its own fault. A full disk is not.
@@ -483,6 +496,30 @@ mod tests {
         let link: &[(&str, EntryType, &str, &[u8])] = &[("model", EntryType::Symlink, "/etc", b"")];
         let (folder, done) = unpacked(link, WIDE);
         assert_eq!((done, std::fs::read_dir(folder.path().join("into")).unwrap().count()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn half_an_archive_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("checkpoint");
+        std::fs::write(&place, "whole").unwrap();
+        let mut archive = Builder::new(Vec::new());
+        entry(&mut archive, "model/", EntryType::Directory, "", b"");
+        entry(&mut archive, "model/checkpoint", EntryType::Regular, "", &[b'x'; 4096]);
+        let half = Bytes::from(archive.into_inner().unwrap()).slice(..2048);
+        let into = || Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        assert!(unpack(&half[..], &into(), WIDE).is_err());
+
+        // Nobody waits for it any more: that is not its end.
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        sender.try_send(Ok(Some(half))).unwrap();
+        drop(sender);
+        let mut given_up = Incoming { receiver, piece: Bytes::new(), consumed: false };
+        let error = io::copy(&mut given_up, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+
+        assert_eq!(std::fs::read_to_string(place).unwrap(), "whole");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
     }
 
     #[test]
