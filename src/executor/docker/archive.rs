@@ -5,13 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bollard::body_try_stream;
 use bollard::query_parameters::{DownloadFromContainerOptions, UploadToContainerOptions};
 use bytes::{Bytes, BytesMut};
-use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use futures_util::{Stream, StreamExt};
 use nix::libc;
 use tar::{Builder, EntryType, Header};
@@ -28,6 +31,9 @@ const PIECE: usize = 128 << 10;
 
 /// Folders within folders of an archive from a container.
 const MAX_DEPTH: usize = 64;
+
+/// Archives tell times in whole seconds: a file of so short an age may change once more without showing it.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What is wrong with an archive that a container left.
 #[derive(Debug, thiserror::Error)]
@@ -295,6 +301,7 @@ impl Read for Incoming {
 
 /// Unpacks what stands beneath the archive's first folder.
 fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), TransferError> {
+    let begun = SystemTime::now();
     let (mut entries, mut bytes) = (0, 0_u64);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries().map_err(TransferError::Io)? {
@@ -320,7 +327,7 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
             return Err(TransferError::Refused(format!("its files are larger than {} bytes", bounds.bytes)));
         }
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
-        let item = Item { kind, link: link.as_deref(), mode, size };
+        let item = Item { kind, link: link.as_deref(), mode, size, changed: settled(entry.header(), begun) };
         place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
     }
     Ok(())
@@ -346,6 +353,23 @@ struct Item<'a> {
     mode: u32,
     /// Of a file, bytes.
     size: u64,
+    /// When it changed last, where that tells this content from others.
+    changed: Option<SystemTime>,
+}
+
+/// When an entry was changed, where it is not so lately that it may be changed again within the same second. Time 0 is
+/// what programs set that care for no times.
+fn settled(header: &Header, now: SystemTime) -> Option<SystemTime> {
+    let seconds = header.mtime().ok().filter(|seconds| *seconds > 0)?;
+    let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    now.duration_since(changed).is_ok_and(|age| age >= SETTLED_AFTER).then_some(changed)
+}
+
+/// Whether a file is there already: it is not written anew, so that who looks at its time sees no change.
+fn is_there(folder: &Dir, path: &Path, item: &Item) -> bool {
+    let there = folder.symlink_metadata(path).ok().filter(|meta| meta.is_file() && meta.len() == item.size);
+    let times = there.and_then(|meta| Some((meta.modified().ok()?.into_std(), item.changed?)));
+    times.is_some_and(|(there, changed)| there == changed)
 }
 
 /// Puts one entry in its place. What cannot be there because of what else the archive put there is left out; the disk's
@@ -372,17 +396,19 @@ fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Re
     if !kind.is_file() {
         return Ok(());
     }
+    if is_there(folder, path, item) {
+        return Ok(());
+    }
     // Under another name first: a reader sees the old file or the new one, and a link in its place is not followed.
     let name = path.file_name().unwrap_or_default();
     let new = parent.join(format!(".tunesmith-new-{}", uuid::Uuid::new_v4().simple()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    let mut file = match folder.open_with(&new, &options) {
+    let file = match folder.open_with(&new, &options) {
         Ok(file) => file,
         Err(error) => return tolerated(Err(error)),
     };
-    let written = write(&mut file, item, data);
-    drop(file);
+    let written = write(file.into_std(), item, data);
     let placed = written.and_then(|()| tolerated(folder.rename(&new, folder, parent.join(name))));
     if placed.is_err() || folder.symlink_metadata(&new).is_ok() {
         let _ = folder.remove_file(&new);
@@ -391,11 +417,14 @@ fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Re
 }
 
 /// Writes a file to its end: an archive that ends before it leaves what was there.
-fn write(file: &mut cap_std::fs::File, item: &Item, data: &mut impl Read) -> io::Result<()> {
-    if io::copy(data, file)? < item.size {
+fn write(mut file: std::fs::File, item: &Item, data: &mut impl Read) -> io::Result<()> {
+    if io::copy(data, &mut file)? < item.size {
         return Err(ErrorKind::UnexpectedEof.into());
     }
-    file.set_permissions(Permissions::from_mode(item.mode))
+    file.set_permissions(Permissions::from_mode(item.mode))?;
+    // A file system that cannot keep it has the file written again.
+    let _ = item.changed.map(|changed| file.set_modified(changed));
+    Ok(())
 }
 
 /// An entry may stand in another's way, or behind a link that leads out: its own fault. A full disk is not.
@@ -496,6 +525,38 @@ mod tests {
         let link: &[(&str, EntryType, &str, &[u8])] = &[("model", EntryType::Symlink, "/etc", b"")];
         let (folder, done) = unpacked(link, WIDE);
         assert_eq!((done, std::fs::read_dir(folder.path().join("into")).unwrap().count()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn a_file_that_has_not_changed_stays_as_it_is() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("checkpoint");
+        let take = |mtime: i64, data: &[u8]| {
+            let mut archive = Builder::new(Vec::new());
+            append_folder(&mut archive, "model", 0o755).unwrap();
+            let mut header = header(EntryType::Regular, 0o640, data.len() as u64, mtime);
+            archive.append_data(&mut header, "model/checkpoint", data).unwrap();
+            let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+            unpack(&archive.into_inner().unwrap()[..], &into, WIDE).unwrap();
+            let meta = std::fs::metadata(&place).unwrap();
+            (meta.ino(), meta.mtime(), meta.mtime_nsec())
+        };
+        let first = take(1_000_000, b"one");
+        assert_eq!((first.1, first.2), (1_000_000, 0));
+        assert_eq!(take(1_000_000, b"one"), first);
+        let second = take(1_000_001, b"two");
+        assert_eq!((std::fs::read_to_string(&place).unwrap().as_str(), second.1), ("two", 1_000_001));
+        take(1_000_001, b"three");
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
+
+        // Changed within a second, or with no times at all.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        for mtime in [i64::try_from(now).unwrap(), 0] {
+            take(mtime, b"1");
+            take(mtime, b"2");
+            assert_eq!(std::fs::read_to_string(&place).unwrap(), "2");
+        }
     }
 
     #[test]
