@@ -97,9 +97,10 @@ async fn isolation_leaves_no_network() {
     let h = Harness::start().await;
     let mut spec = script("ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
     assert!(told(&h, &spec).await.contains(&"eth0".to_owned()));
-    spec = script("ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
+    spec = script("grep -w algo-1 /etc/hosts | tr '\\t' ' '; ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
     spec.network_isolation = true;
     let said = told(&h, &spec).await;
+    assert_eq!(said[0], "127.0.0.1 algo-1", "it knows itself: {said:?}");
     assert!(!said.contains(&"eth0".to_owned()) && said.last().unwrap() == "lo", "{said:?}");
 }
 
