@@ -21,6 +21,7 @@ use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
 use super::daemon::{self, Error};
+use super::unfinished;
 use crate::executor::paths::open_for_reading;
 
 /// Pieces of an archive that wait on their way.
@@ -149,7 +150,7 @@ pub(super) fn append_tree<W: Write>(
 fn append_content<W: Write>(archive: &mut Builder<W>, path: &Path, folder: &Dir, writable: bool) -> io::Result<()> {
     // Names in order, so that one tree is one archive.
     let names: io::Result<BTreeSet<_>> = folder.entries()?.map(|entry| Ok(entry?.file_name())).collect();
-    for name in names? {
+    for name in names?.into_iter().filter(|name| !unfinished::is_one(name)) {
         let (name, path) = (Path::new(&name), path.join(&name));
         let meta = folder.symlink_metadata(name)?;
         if meta.is_dir() {
@@ -206,6 +207,7 @@ pub(super) async fn download(
 ) -> Result<(), TransferError> {
     read(docker, container, path, move |archive| {
         let folder = Dir::from_std_file(open_for_reading(&into).map_err(TransferError::Io)?);
+        unfinished::remove(&folder, MAX_DEPTH).map_err(TransferError::Io)?;
         unpack(archive, &folder, bounds)
     })
     .await
@@ -401,7 +403,7 @@ fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Re
     }
     // Under another name first: a reader sees the old file or the new one, and a link in its place is not followed.
     let name = path.file_name().unwrap_or_default();
-    let new = parent.join(format!(".tunesmith-new-{}", uuid::Uuid::new_v4().simple()));
+    let new = parent.join(unfinished::name());
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     let file = match folder.open_with(&new, &options) {
