@@ -22,6 +22,8 @@ use tokio::sync::mpsc;
 
 use super::daemon::{self, Error};
 use super::unfinished;
+use crate::clock::Clock;
+use crate::domain::time::Timestamp;
 use crate::executor::paths::open_for_reading;
 
 /// Pieces of an archive that wait on their way.
@@ -34,7 +36,7 @@ const PIECE: usize = 128 << 10;
 const MAX_DEPTH: usize = 64;
 
 /// Archives tell times in whole seconds: a file of so short an age may change once more without showing it.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const SETTLED_AFTER_MS: i64 = 2_000;
 
 /// What is wrong with an archive that a container left.
 #[derive(Debug, thiserror::Error)]
@@ -303,7 +305,7 @@ impl Read for Incoming {
 
 /// Unpacks what stands beneath the archive's first folder.
 fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), TransferError> {
-    let begun = SystemTime::now();
+    let begun = Clock::System.now();
     let (mut entries, mut bytes) = (0, 0_u64);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries().map_err(TransferError::Io)? {
@@ -361,10 +363,11 @@ struct Item<'a> {
 
 /// When an entry was changed, where it is not so lately that it may be changed again within the same second. Time 0 is
 /// what programs set that care for no times.
-fn settled(header: &Header, now: SystemTime) -> Option<SystemTime> {
+fn settled(header: &Header, now: Timestamp) -> Option<SystemTime> {
     let seconds = header.mtime().ok().filter(|seconds| *seconds > 0)?;
+    let age_ms = now.since_ms(Timestamp(i64::try_from(seconds).ok()?.checked_mul(1000)?));
     let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-    now.duration_since(changed).is_ok_and(|age| age >= SETTLED_AFTER).then_some(changed)
+    (age_ms >= SETTLED_AFTER_MS).then_some(changed)
 }
 
 /// Whether a file is there already: it is not written anew, so that who looks at its time sees no change.
@@ -553,8 +556,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
 
         // Changed within a second, or with no times at all.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        for mtime in [i64::try_from(now).unwrap(), 0] {
+        for mtime in [Clock::System.now().0 / 1000, 0] {
             take(mtime, b"1");
             take(mtime, b"2");
             assert_eq!(std::fs::read_to_string(&place).unwrap(), "2");
