@@ -37,7 +37,9 @@ class ScriptMode(unittest.TestCase):
 
     def start(self, hyperparameters, arguments=()):
         (self.root / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
-        environment = os.environ | {"SM_USER_ARGS": json.dumps(list(arguments)), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        if arguments is not None:
+            environment["SM_USER_ARGS"] = json.dumps(list(arguments))
         command = [sys.executable, PROGRAM, "train", self.root]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -59,6 +61,18 @@ class ScriptMode(unittest.TestCase):
         argv, module, folder = json.loads(log.partition("given ")[2])
         self.assertEqual((argv, module), (["train.py", "--x", "1", "-v", "True"], "train"))
         self.assertFalse(folder.startswith(str(self.root)))
+
+    def test_a_script_in_a_subfolder_runs_where_the_code_begins(self):
+        status, log, errors = self.run_with({"src/train.py": SHOW, "data.txt": ""}, '"src/train.py"')
+        self.assertEqual(status, 0, errors)
+        argv, module, folder = json.loads(log.partition("given ")[2])
+        self.assertEqual((argv, module), (["src/train.py"], "train"))
+        self.assertNotEqual(Path(folder).name, "src")
+
+    def test_a_server_that_gives_no_arguments_is_told(self):
+        status, _, _ = self.run_with({"train.py": SHOW}, arguments=None)
+        self.assertEqual(status, 1)
+        self.assertIn("SM_USER_ARGS, the script's arguments, is not set", self.failure())
 
     def test_files_in_a_channel_or_in_the_image_are_run_where_they_are(self):
         for submitted, place in ((SUBMITTED, "input/data/code"), (None, "image")):

@@ -210,7 +210,7 @@ class Training(unittest.TestCase):
             ((BASE, {"validation": csv(VALIDATION)}), ["channel train is missing"]),
             ((BASE, {"train": ""}), ["no data in the channel train"]),
             ((BASE, {"train": "label,a,b\n1,2,3\n"}), ["not a CSV of numbers", "no header"]),
-            ((BASE, {"train": {"a": "1,2,3\n", "b": "1,2\n"}}), ["differ in their columns"]),
+            ((BASE, {"train": {"a": "\n", "b": "1,2,3\n", "c": "1,2\n"}}), ["differ in their columns: b has 3, c has 2"]),
             ((BASE, {"train": csv(TRAIN), "validation": "1,2\n"}), ["validation has 1 features"]),
             ((BASE | {"num_round": "5"}, {"train": "5,1\n7,2\n"}), ["has the label 5; labels are from 0 to 1"]),
         ]

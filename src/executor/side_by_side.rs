@@ -40,7 +40,7 @@ impl Executor for SideBySide {
 
     async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
         let image = self.images.find(&spec.image);
-        if image.is_some_and(|image| image.as_container().is_some()) {
+        if self.docker.holds(spec.id) || image.is_some_and(|image| image.as_container().is_some()) {
             self.docker.launch(spec).await
         } else {
             self.process.launch(spec).await

@@ -99,10 +99,10 @@ def check_requirements(folder):
 
 def command(script, arguments):
     if script.suffix == ".py":
-        return [sys.executable, script.name, *arguments]
+        return [sys.executable, str(script), *arguments]
     if script.suffix == ".sh":
-        return ["/bin/sh", script.name, *arguments]
-    raise UserError(f"sagemaker_program is {script.name}; scripts of Python (.py) and of the shell (.sh) are run")
+        return ["/bin/sh", str(script), *arguments]
+    raise UserError(f"sagemaker_program is {script}; scripts of Python (.py) and of the shell (.sh) are run")
 
 
 def run(root):
@@ -117,7 +117,9 @@ def run(root):
         there = ", ".join(sorted(path.name for path in folder.iterdir()))
         raise UserError(f"sagemaker_program is {program}, which is not among the files of the code: {there}")
     check_requirements(folder)
-    words = command(script, json.loads(os.environ.get("SM_USER_ARGS", "[]")))
+    if "SM_USER_ARGS" not in os.environ:
+        raise UserError("SM_USER_ARGS, the script's arguments, is not set: the server is to set it")
+    words = command(Path(program), json.loads(os.environ["SM_USER_ARGS"]))
     print("running", " ".join(words), flush=True)
     environment = os.environ | {
         "SM_USER_ENTRY_POINT": program,
@@ -125,7 +127,7 @@ def run(root):
         "SM_MODULE_DIR": decoded(hyperparameters.get("sagemaker_submit_directory", str(folder))),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])),
     }
-    process = subprocess.Popen(words, cwd=script.parent, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE)
     signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     tail = bytearray()
     teeing = threading.Thread(target=tee, args=(process.stderr, tail), daemon=True)

@@ -48,17 +48,17 @@ def load(folder, kind, weighted):
 
 
 def csv(files, weighted):
-    parts = [rows for path in files if len(rows := csv_file(path))]
-    if not parts:
+    read = [(rows, path) for path in files if len(rows := csv_file(path))]
+    if not read:
         return Table(np.empty((0, 0), np.float32), np.empty(0, np.float32), np.empty(0) if weighted else None)
-    widths = {rows.shape[1]: path.name for rows, path in zip(parts, files)}
+    widths = {rows.shape[1]: path.name for rows, path in read}
     if len(widths) > 1:
         told = ", ".join(f"{name} has {width}" for width, name in widths.items())
         raise UserError(f"the files of a channel differ in their columns: {told}")
-    rows = np.concatenate(parts)
+    rows = np.concatenate([rows for rows, _ in read])
     first = 2 if weighted else 1
     if rows.shape[1] <= first:
-        raise UserError(f"{files[0].name} has {rows.shape[1]} columns: no feature is left beside the label")
+        raise UserError(f"{read[0][1].name} has {rows.shape[1]} columns: no feature is left beside the label")
     return Table(rows[:, first:], rows[:, 0], rows[:, 1] if weighted else None)
 
 

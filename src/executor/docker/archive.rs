@@ -5,19 +5,25 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bollard::body_try_stream;
 use bollard::query_parameters::{DownloadFromContainerOptions, UploadToContainerOptions};
 use bytes::{Bytes, BytesMut};
-use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt, Permissions, PermissionsExt};
+use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use futures_util::{Stream, StreamExt};
 use nix::libc;
 use tar::{Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
 use super::daemon::{self, Error};
+use super::unfinished;
+use crate::clock::Clock;
+use crate::domain::time::Timestamp;
 use crate::executor::paths::open_for_reading;
 
 /// Pieces of an archive that wait on their way.
@@ -28,6 +34,9 @@ const PIECE: usize = 128 << 10;
 
 /// Folders within folders of an archive from a container.
 const MAX_DEPTH: usize = 64;
+
+/// Archives tell times in whole seconds: a file of so short an age may change once more without showing it.
+const SETTLED_AFTER_MS: i64 = 2_000;
 
 /// What is wrong with an archive that a container left.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +152,7 @@ pub(super) fn append_tree<W: Write>(
 fn append_content<W: Write>(archive: &mut Builder<W>, path: &Path, folder: &Dir, writable: bool) -> io::Result<()> {
     // Names in order, so that one tree is one archive.
     let names: io::Result<BTreeSet<_>> = folder.entries()?.map(|entry| Ok(entry?.file_name())).collect();
-    for name in names? {
+    for name in names?.into_iter().filter(|name| !unfinished::is_one(name)) {
         let (name, path) = (Path::new(&name), path.join(&name));
         let meta = folder.symlink_metadata(name)?;
         if meta.is_dir() {
@@ -200,6 +209,7 @@ pub(super) async fn download(
 ) -> Result<(), TransferError> {
     read(docker, container, path, move |archive| {
         let folder = Dir::from_std_file(open_for_reading(&into).map_err(TransferError::Io)?);
+        unfinished::remove(&folder, MAX_DEPTH).map_err(TransferError::Io)?;
         unpack(archive, &folder, bounds)
     })
     .await
@@ -247,16 +257,17 @@ async fn read<T: Send + 'static>(
     }
 }
 
-/// Hands pieces over until one side has no more; what broke on the daemon's.
+/// Hands pieces over until one side has no more, and tells of the end (none): a sender that goes without a word was
+/// given up. What broke on the daemon's side.
 async fn forward(
     stream: impl Stream<Item = Result<Bytes, Error>>,
-    sender: mpsc::Sender<io::Result<Bytes>>,
+    sender: mpsc::Sender<io::Result<Option<Bytes>>>,
 ) -> Option<Error> {
     let mut stream = std::pin::pin!(stream);
     while let Some(piece) = stream.next().await {
         match piece {
             Ok(piece) => {
-                if sender.send(Ok(piece)).await.is_err() {
+                if sender.send(Ok(Some(piece))).await.is_err() {
                     return None;
                 }
             }
@@ -266,13 +277,14 @@ async fn forward(
             }
         }
     }
+    let _ = sender.send(Ok(None)).await;
     None
 }
 
 /// The reading end of a download.
 #[derive(Debug)]
 struct Incoming {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    receiver: mpsc::Receiver<io::Result<Option<Bytes>>>,
     piece: Bytes,
     consumed: bool,
 }
@@ -280,8 +292,8 @@ struct Incoming {
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.consumed {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece?,
+            match self.receiver.blocking_recv().ok_or(ErrorKind::BrokenPipe)?? {
+                Some(piece) => self.piece = piece,
                 None => self.consumed = true,
             }
         }
@@ -293,6 +305,7 @@ impl Read for Incoming {
 
 /// Unpacks what stands beneath the archive's first folder.
 fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), TransferError> {
+    let begun = Clock::System.now();
     let (mut entries, mut bytes) = (0, 0_u64);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries().map_err(TransferError::Io)? {
@@ -317,8 +330,9 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
         if bytes > bounds.bytes {
             return Err(TransferError::Refused(format!("its files are larger than {} bytes", bounds.bytes)));
         }
-        let mode = entry.header().mode().unwrap_or(0o644);
-        place(folder, &path, kind, link.as_deref(), mode, &mut entry).map_err(TransferError::Io)?;
+        let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
+        let item = Item { kind, link: link.as_deref(), mode, size, changed: settled(entry.header(), begun) };
+        place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
     }
     Ok(())
 }
@@ -336,16 +350,37 @@ fn beneath(path: &Path) -> Option<PathBuf> {
     (!within.as_os_str().is_empty()).then_some(within)
 }
 
+/// What an archive says of an entry.
+struct Item<'a> {
+    kind: EntryType,
+    link: Option<&'a Path>,
+    mode: u32,
+    /// Of a file, bytes.
+    size: u64,
+    /// When it changed last, where that tells this content from others.
+    changed: Option<SystemTime>,
+}
+
+/// When an entry was changed, where it is not so lately that it may be changed again within the same second. Time 0 is
+/// what programs set that care for no times.
+fn settled(header: &Header, now: Timestamp) -> Option<SystemTime> {
+    let seconds = header.mtime().ok().filter(|seconds| *seconds > 0)?;
+    let age_ms = now.since_ms(Timestamp(i64::try_from(seconds).ok()?.checked_mul(1000)?));
+    let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    (age_ms >= SETTLED_AFTER_MS).then_some(changed)
+}
+
+/// Whether a file is there already: it is not written anew, so that who looks at its time sees no change.
+fn is_there(folder: &Dir, path: &Path, item: &Item) -> bool {
+    let there = folder.symlink_metadata(path).ok().filter(|meta| meta.is_file() && meta.len() == item.size);
+    let times = there.and_then(|meta| Some((meta.modified().ok()?.into_std(), item.changed?)));
+    times.is_some_and(|(there, changed)| there == changed)
+}
+
 /// Puts one entry in its place. What cannot be there because of what else the archive put there is left out; the disk's
 /// errors are errors.
-fn place(
-    folder: &Dir,
-    path: &Path,
-    kind: EntryType,
-    link: Option<&Path>,
-    mode: u32,
-    data: &mut impl Read,
-) -> io::Result<()> {
+fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Result<()> {
+    let Item { kind, link, .. } = *item;
     let parent = path.parent().unwrap_or(Path::new(""));
     if kind.is_dir() {
         return tolerated(folder.create_dir_all(path));
@@ -366,23 +401,35 @@ fn place(
     if !kind.is_file() {
         return Ok(());
     }
+    if is_there(folder, path, item) {
+        return Ok(());
+    }
     // Under another name first: a reader sees the old file or the new one, and a link in its place is not followed.
     let name = path.file_name().unwrap_or_default();
-    let new = parent.join(format!(".tunesmith-new-{}", uuid::Uuid::new_v4().simple()));
+    let new = parent.join(unfinished::name());
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    let mut file = match folder.open_with(&new, &options) {
+    let file = match folder.open_with(&new, &options) {
         Ok(file) => file,
         Err(error) => return tolerated(Err(error)),
     };
-    let written =
-        io::copy(data, &mut file).and_then(|_| file.set_permissions(Permissions::from_mode(mode & 0o777 | 0o600)));
-    drop(file);
+    let written = write(file.into_std(), item, data);
     let placed = written.and_then(|()| tolerated(folder.rename(&new, folder, parent.join(name))));
     if placed.is_err() || folder.symlink_metadata(&new).is_ok() {
         let _ = folder.remove_file(&new);
     }
     placed
+}
+
+/// Writes a file to its end: an archive that ends before it leaves what was there.
+fn write(mut file: std::fs::File, item: &Item, data: &mut impl Read) -> io::Result<()> {
+    if io::copy(data, &mut file)? < item.size {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    file.set_permissions(Permissions::from_mode(item.mode))?;
+    // A file system that cannot keep it has the file written again.
+    let _ = item.changed.map(|changed| file.set_modified(changed));
+    Ok(())
 }
 
 /// An entry may stand in another's way, or behind a link that leads out: its own fault. A full disk is not.
@@ -483,6 +530,61 @@ mod tests {
         let link: &[(&str, EntryType, &str, &[u8])] = &[("model", EntryType::Symlink, "/etc", b"")];
         let (folder, done) = unpacked(link, WIDE);
         assert_eq!((done, std::fs::read_dir(folder.path().join("into")).unwrap().count()), (Ok(()), 0));
+    }
+
+    #[test]
+    fn a_file_that_has_not_changed_stays_as_it_is() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("checkpoint");
+        let take = |mtime: i64, data: &[u8]| {
+            let mut archive = Builder::new(Vec::new());
+            append_folder(&mut archive, "model", 0o755).unwrap();
+            let mut header = header(EntryType::Regular, 0o640, data.len() as u64, mtime);
+            archive.append_data(&mut header, "model/checkpoint", data).unwrap();
+            let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+            unpack(&archive.into_inner().unwrap()[..], &into, WIDE).unwrap();
+            let meta = std::fs::metadata(&place).unwrap();
+            (meta.ino(), meta.mtime(), meta.mtime_nsec())
+        };
+        let first = take(1_000_000, b"one");
+        assert_eq!((first.1, first.2), (1_000_000, 0));
+        assert_eq!(take(1_000_000, b"one"), first);
+        let second = take(1_000_001, b"two");
+        assert_eq!((std::fs::read_to_string(&place).unwrap().as_str(), second.1), ("two", 1_000_001));
+        take(1_000_001, b"three");
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
+
+        // Changed within a second, or with no times at all.
+        for mtime in [Clock::System.now().0 / 1000, 0] {
+            take(mtime, b"1");
+            take(mtime, b"2");
+            assert_eq!(std::fs::read_to_string(&place).unwrap(), "2");
+        }
+    }
+
+    #[test]
+    fn half_an_archive_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("checkpoint");
+        std::fs::write(&place, "whole").unwrap();
+        let mut archive = Builder::new(Vec::new());
+        entry(&mut archive, "model/", EntryType::Directory, "", b"");
+        entry(&mut archive, "model/checkpoint", EntryType::Regular, "", &[b'x'; 4096]);
+        let half = Bytes::from(archive.into_inner().unwrap()).slice(..2048);
+        let into = || Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        assert!(unpack(&half[..], &into(), WIDE).is_err());
+
+        // Nobody waits for it any more: that is not its end.
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        sender.try_send(Ok(Some(half))).unwrap();
+        drop(sender);
+        let mut given_up = Incoming { receiver, piece: Bytes::new(), consumed: false };
+        let error = io::copy(&mut given_up, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+
+        assert_eq!(std::fs::read_to_string(place).unwrap(), "whole");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) struct End {
     pub(super) ran_ms: Option<i64>,
     /// No supervisor looked on when it ended.
     pub(super) unwatched: bool,
-    /// The daemon was out of reach meanwhile.
+    /// The daemon was out of reach since the container was last seen to run.
     pub(super) broken: bool,
 }
 

@@ -119,6 +119,7 @@ pub(super) fn body(
         ("tunesmith.max-runtime-ms", spec.max_runtime_ms.to_string()),
         ("tunesmith.stop-grace-ms", spec.stop_grace_ms.to_string()),
     ];
+    let network_mode = network_mode(settings, spec, names);
     Ok(ContainerCreateBody {
         image: Some(image.reference.clone()),
         cmd: Some(vec!["train".to_owned()]),
@@ -126,7 +127,10 @@ pub(super) fn body(
         env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         host_config: Some(HostConfig {
-            network_mode: Some(network_mode(settings, spec, names).to_owned()),
+            network_mode: Some(network_mode.to_owned()),
+            // Without a network a host does not know itself by its name.
+            extra_hosts: (network_mode == "none")
+                .then(|| vec![format!("{}:127.0.0.1", contract::host_name(machine.host))]),
             dns: names.network.as_ref().and_then(Network::dns),
             device_requests: gpus(spec, machine),
             ..host_config(settings, image, limits, mounts)

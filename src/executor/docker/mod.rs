@@ -22,6 +22,7 @@ mod settings;
 mod share;
 mod stamp;
 pub mod supervisor;
+mod unfinished;
 mod volumes;
 
 use std::collections::{HashMap, HashSet};

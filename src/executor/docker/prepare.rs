@@ -102,8 +102,7 @@ impl DockerExecutor {
             let machine = launch::machine(limits, machine_cpus, spec, host);
             let contents = Contents::new(spec, &machine, image)?;
             let container = self.container_name(spec.id, (spec.hosts > 1).then_some(host));
-            let own =
-                image.read_only_root.then(|| volumes::mount(&volumes::own_name(&container), contract::ROOT, false));
+            let own = image.read_only_root.then(|| volumes::mount(&volumes::own_name(&container), contract::ROOT));
             Ok(Host { container, machine, contents, mounts: own.into_iter().collect() })
         };
         (0..spec.hosts.max(1)).map(host).collect()
@@ -129,7 +128,7 @@ impl DockerExecutor {
                 let filled = volumes.filled(docker, patient, &image.reference, channel, share).await?;
                 let of = if shares > 1 { &mut hosts[nth..=nth] } else { &mut *hosts };
                 for host in of {
-                    host.mounts.push(volumes::mount(&filled.name, &target, true));
+                    host.mounts.push(volumes::channel_mount(&filled.name, &target, true));
                 }
                 held.push(filled);
             }

@@ -22,7 +22,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions};
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
 use self::looking::Seen;
-use self::watching::{REST, Watched};
+use self::watching::Watched;
 use super::daemon;
 use super::ending;
 use super::follow::Follower;
@@ -159,7 +160,7 @@ struct Over {
 struct Attempt<'a> {
     folder: &'a Folder,
     hosts: Vec<Host>,
-    /// The daemon was out of reach since this began.
+    /// The daemon was out of reach since they were last seen to run.
     broken: bool,
     clock: &'a Clock,
     plan: Plan,
@@ -189,6 +190,10 @@ impl Attempt<'_> {
                     return Ok(self.lost(format!("the Docker daemon was out of reach for {patience} s: {why}")));
                 }
             };
+            if self.go_on(&seen) {
+                // A daemon that takes its containers down with it does not show them running afterwards.
+                self.broken = false;
+            }
             if let Some(host) = seen.iter().position(|seen| *seen == Seen::Missing) {
                 return self.lost_with_all(host).await;
             }
@@ -266,12 +271,10 @@ impl Attempt<'_> {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let next = match &self.stopping {
+        match &self.stopping {
             Some((_, kill_at)) => Some(*kill_at),
             None => self.deadline,
-        };
-        let look = (self.plan.disk.is_some() && self.stopping.is_none()).then_some(self.next_look);
-        next.into_iter().chain(look).min()
+        }
     }
 
     async fn keep_times(&mut self) -> io::Result<()> {
@@ -285,8 +288,6 @@ impl Attempt<'_> {
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.stop(ExitCause::Deadline).await?;
-        } else if self.plan.disk.is_some() && self.next_look <= now {
-            self.look_at_disk().await?;
         }
         Ok(())
     }
@@ -337,29 +338,32 @@ impl Attempt<'_> {
         }
     }
 
-    /// An attempt over its limit on one of its hosts gets no grace: the disk would fill meanwhile.
-    async fn look_at_disk(&mut self) -> io::Result<()> {
-        let Some(bound) = self.plan.disk.clone() else { return Ok(()) };
-        let begun = Instant::now();
-        if let Ok(docker) = self.docker().await {
+    /// How large the running containers' own layers are, by host: the daemon reads them all, which takes a while.
+    fn disk_look(&self, docker: bollard::Docker) -> BoxFuture<'static, Vec<(usize, u64)>> {
+        let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
+        let running: Vec<_> = running.map(|(at, host)| (at, host.container.clone())).collect();
+        let size = async move {
             let sized = InspectContainerOptions { size: true };
-            let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
-            let size = running.map(async |(at, host)| {
-                let container = docker.inspect_container(&host.container, Some(sized.clone())).await.ok()?;
-                Some((at, u64::try_from(container.size_rw?).ok()?))
+            let size = running.iter().map(async |(at, container)| {
+                let container = docker.inspect_container(container, Some(sized.clone())).await.ok()?;
+                Some((*at, u64::try_from(container.size_rw?).ok()?))
             });
-            let over = join_all(size).await.into_iter().flatten().find(|(_, size)| *size > bound.bytes);
-            if let Some((host, _)) = over {
-                let message = bound.message();
-                let remark = format!("{}{message}: SIGKILL sent", self.who(host));
-                let cause = ExitCause::OverLimit { message };
-                let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(host) };
-                self.begin_stopping(stopping, &remark, 0)?;
-                self.signal("SIGKILL").await;
-            }
+            join_all(size).await.into_iter().flatten().collect()
+        };
+        size.boxed()
+    }
+
+    /// An attempt over its limit on one of its hosts gets no grace: the disk would fill meanwhile.
+    async fn judge_disk(&mut self, sizes: &[(usize, u64)]) -> io::Result<()> {
+        let Some(bound) = self.plan.disk.clone().filter(|_| self.stopping.is_none()) else { return Ok(()) };
+        if let Some((host, _)) = sizes.iter().find(|(_, size)| *size > bound.bytes) {
+            let message = bound.message();
+            let remark = format!("{}{message}: SIGKILL sent", self.who(*host));
+            let cause = ExitCause::OverLimit { message };
+            let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(*host) };
+            self.begin_stopping(stopping, &remark, 0)?;
+            self.signal("SIGKILL").await;
         }
-        let ended = Instant::now();
-        self.next_look = (ended + (ended - begun) * REST).max(begun + LOOK_EVERY);
         Ok(())
     }
 

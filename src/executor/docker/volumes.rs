@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
@@ -138,7 +138,7 @@ impl Volumes {
         docker.create_volume(volume).await.map_err(failed())?;
         // Of a name of its own: a request that a server left behind may still hold another.
         let helper = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        let mount = mount(name, FILLED_AT, false);
+        let mount = channel_mount(name, FILLED_AT, false);
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // Never started, but there has to be something.
@@ -216,14 +216,20 @@ pub(super) fn upload_failed(doing: &str, error: TransferError) -> ExecutorError 
 }
 
 /// A volume at a path of a container.
-pub(super) fn mount(volume: &str, target: &str, read_only: bool) -> Mount {
+pub(super) fn mount(volume: &str, target: &str) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.to_owned()),
         target: Some(target.to_owned()),
-        read_only: Some(read_only),
+        read_only: Some(false),
         ..Mount::default()
     }
+}
+
+/// A channel's volume at a path of a container. Where it is empty it stays so, whatever the image has at that path.
+pub(super) fn channel_mount(volume: &str, target: &str, read_only: bool) -> Mount {
+    let options = MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() };
+    Mount { read_only: Some(read_only), volume_options: Some(options), ..mount(volume, target) }
 }
 
 /// Tells one content from another, without reading it.

@@ -2,16 +2,19 @@
 //! the daemon or somebody else interferes.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::AbortHandle;
 use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::{Exit, ExitCause};
 use tunesmith::executor::docker::{InstanceLimits, Pull};
 use tunesmith::executor::{AttemptSpec, CheckpointSpec, Executor, ExecutorError, Observed, Stream};
 
-use crate::support::docker::{Daemon, Harness, SHELL, containers, import};
+use crate::support::docker::{Daemon, Harness, SHELL, address, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, log, over, script};
 
 /// Runs a script that must succeed; what it said.
@@ -97,9 +100,10 @@ async fn isolation_leaves_no_network() {
     let h = Harness::start().await;
     let mut spec = script("ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
     assert!(told(&h, &spec).await.contains(&"eth0".to_owned()));
-    spec = script("ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
+    spec = script("grep -w algo-1 /etc/hosts | tr '\\t' ' '; ls /sys/class/net; echo $SM_NETWORK_INTERFACE_NAME");
     spec.network_isolation = true;
     let said = told(&h, &spec).await;
+    assert_eq!(said[0], "127.0.0.1 algo-1", "it knows itself: {said:?}");
     assert!(!said.contains(&"eth0".to_owned()) && said.last().unwrap() == "lo", "{said:?}");
 }
 
@@ -482,4 +486,59 @@ async fn a_daemon_that_is_restarted_beneath_its_containers_changes_nothing() {
     let (last, counted) = said.split_last().unwrap();
     assert_eq!(last, "last");
     assert_eq!(*counted, (1..=counted.len()).map(|i| format!("line {i}")).collect::<Vec<_>>());
+}
+
+/// Stands between an executor and the daemon, and cuts their connections when it is told to.
+struct Between {
+    folder: tempfile::TempDir,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Between {
+    fn start() -> Self {
+        let between = Self { folder: tempfile::tempdir().unwrap(), connections: Arc::default() };
+        let listener = UnixListener::bind(between.folder.path().join("docker.sock")).unwrap();
+        let connections = Arc::clone(&between.connections);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let connection = tokio::spawn(async move {
+                    let mut daemon = UnixStream::connect(address().trim_start_matches("unix://")).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut daemon).await;
+                });
+                connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.abort_handle());
+            }
+        });
+        between
+    }
+
+    fn cut(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_and_comes_back_changes_nothing() {
+    let between = Between::start();
+    let socket = format!("unix://{}", between.folder.path().join("docker.sock").display());
+    let h = Harness::with(|settings| settings.address = socket).await;
+    let live_restore = h.docker.info().await.unwrap().live_restore_enabled;
+    assert_eq!(live_restore, Some(false), "with it the daemon is trusted whatever happens");
+    let spec = script("i=0; until test -e $SM_OUTPUT_DIR/go; do i=$((i+1)); echo line $i; sleep 0.01; done; echo last");
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "line 20").await;
+    between.cut();
+    let said = lines(&h.executor, spec.id).await.len();
+    // More than may have been under way: it is looked after again.
+    line(&h.executor, spec.id, &format!("line {}", said + 100)).await;
+    h.tell(spec.id, "go").await;
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!(exit.cause, ExitCause::Exited { code: 0 }, "{exit:?}");
+    let said = lines(&h.executor, spec.id).await;
+    let (last, counted) = said.split_last().unwrap();
+    assert_eq!(last, "last");
+    assert_eq!(*counted, (1..=counted.len()).map(|i| format!("line {i}")).collect::<Vec<_>>());
+    h.executor.remove(spec.id).await.unwrap();
+    drop(h);
 }

@@ -48,6 +48,12 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether none of them has ended that is not known to have.
+    pub(super) fn go_on(&self, seen: &[Seen]) -> bool {
+        let mut unknown = self.hosts.iter().zip(seen).filter(|(host, _)| host.over.is_none());
+        unknown.all(|(_, seen)| matches!(seen, Seen::Running | Seen::Created))
+    }
+
     async fn look_at_all(&mut self) -> Result<Vec<Seen>, Error> {
         let mut all = Vec::with_capacity(self.hosts.len());
         for host in 0..self.hosts.len() {

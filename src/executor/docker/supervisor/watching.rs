@@ -12,14 +12,14 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::Attempt;
+use super::{Attempt, LOOK_EVERY};
 use crate::executor::docker::daemon::Error;
 use crate::executor::docker::ending;
 use crate::executor::docker::follow::Frames;
 use crate::executor::docker::plan::Plan;
 
 /// A look at what is costly is followed by this many times as long without one.
-pub(super) const REST: u32 = 19;
+const REST: u32 = 19;
 
 /// Between tries to get on with a log.
 const REOPEN: Duration = Duration::from_millis(250);
@@ -59,10 +59,14 @@ impl Attempt<'_> {
         let mut running = self.running(&docker);
         let mut first = 0;
         let mut saving = None;
+        let mut looking: Option<BoxFuture<'static, Vec<(usize, u64)>>> = None;
+        let mut looked_at = Instant::now();
         loop {
             let reopen = running.iter().filter_map(|of| of.reopen).min();
             let save = (saving.is_none() && self.plan.checkpoints.is_some()).then_some(self.next_save);
-            let wake = self.next_wake().into_iter().chain(reopen).chain(save).min();
+            let may_look = looking.is_none() && self.plan.disk.is_some() && self.stopping.is_none();
+            let look = may_look.then_some(self.next_look);
+            let wake = self.next_wake().into_iter().chain(reopen).chain(save).chain(look).min();
             tokio::select! {
                 news = std::future::poll_fn(|context| poll_news(&mut running, first, context)) => match news {
                     News::Frame(at, frame) => {
@@ -88,8 +92,18 @@ impl Attempt<'_> {
                     saving = None;
                     self.next_save = Instant::now() + (took * REST).max(Duration::from_millis(self.plan.save_every_ms));
                 }
+                sizes = done_of(&mut looking) => {
+                    looking = None;
+                    let now = Instant::now();
+                    self.next_look = (now + (now - looked_at) * REST).max(looked_at + LOOK_EVERY);
+                    self.judge_disk(&sizes).await?;
+                }
                 () = sleep_until(wake) => {
                     let now = Instant::now();
+                    if look.is_some_and(|look| look <= now) {
+                        looked_at = now;
+                        looking = Some(self.disk_look(docker.clone()));
+                    }
                     if save.is_some_and(|save| save <= now) {
                         saving = Some(save_checkpoints(docker.clone(), self.plan.clone()).boxed());
                     }
@@ -165,9 +179,9 @@ async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
     let _ = ending::save_checkpoints(&docker, &plan).await;
 }
 
-async fn done_of(saving: &mut Option<BoxFuture<'static, ()>>) {
-    match saving {
-        Some(saving) => saving.await,
+async fn done_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
         None => std::future::pending().await,
     }
 }
