@@ -37,6 +37,11 @@ pub(super) async fn fetch(remote: &Remote, location: &Location, folder: &Path) -
     std::fs::remove_dir_all(&parts).map_err(failed(|| format!("removing {}", parts.display())))
 }
 
+/// Whether an executor that copies checkpoints out of a container has not finished a file: it goes by another name then.
+fn is_half_written(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(".tunesmith-new-"))
+}
+
 /// Saves one attempt's checkpoints. Clones share what they know to be saved.
 #[derive(Debug, Clone)]
 pub struct Saver {
@@ -99,6 +104,7 @@ impl Saver {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             other => other?,
         }
+        files.retain(|file| !is_half_written(&file.target));
         Ok(Some((folder, files)))
     }
 
