@@ -15,6 +15,8 @@
 
 use crate::domain::space::{Range, Value};
 use crate::search::each::suggest_each;
+use crate::search::features::Features;
+use crate::search::parents::{self, Guides};
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::{Study, Suggestions, Trial, scale};
@@ -27,8 +29,12 @@ const DRAWS: u32 = 32;
 
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
-    let good = best_first(study);
-    suggest_each(study, first_ordinal, n, |_, taken, stream| near(study, &good, stream, taken))
+    let joined = parents::joined(study);
+    let good = best_first(&joined);
+    let guides = Guides::of(study, &Features::of(&study.space));
+    suggest_each(study, first_ordinal, n, |ordinal, taken, stream| {
+        guides.point(ordinal).or_else(|| near(study, &good, stream, taken))
+    })
 }
 
 /// The trials with a value, the best first; of equal ones the earlier first.

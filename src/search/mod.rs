@@ -19,6 +19,7 @@ mod hyperband;
 mod importance;
 pub mod lattice;
 mod normal;
+mod parents;
 mod random;
 pub mod rng;
 pub mod scale;

@@ -22,6 +22,7 @@ use crate::search::each::suggest_each;
 use crate::search::features::Features;
 use crate::search::forest::{Forest, Row};
 use crate::search::normal;
+use crate::search::parents::{self, Guides};
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::targets::targets;
@@ -44,10 +45,14 @@ const LEAST_DEVIATION: f64 = 1e-3;
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
     let features = Features::of(&study.space);
-    let knowledge = Knowledge::of(study, &features);
+    let knowledge = Knowledge::of(&parents::joined(study), &features);
+    let guides = Guides::of(study, &features);
     suggest_each(study, first_ordinal, n, |ordinal, taken, stream| {
         if features.len() == 0 {
             return None;
+        }
+        if let Some(point) = guides.point(ordinal) {
+            return Some(point);
         }
         if knowledge.results < start(&features) {
             return Some(features.decode(&features.sobol_point(ordinal.saturating_sub(1), study.seed)));

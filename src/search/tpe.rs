@@ -22,6 +22,7 @@ use crate::domain::space::Value;
 use crate::search::each::suggest_each;
 use crate::search::features::{Features, Kind};
 use crate::search::normal;
+use crate::search::parents::{self, Guides};
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::{Study, Suggestions};
@@ -41,10 +42,14 @@ const FRESH: usize = 25;
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
     let features = Features::of(&study.space);
-    let split = Split::of(study, &features);
+    let split = Split::of(&parents::joined(study), &features);
+    let guides = Guides::of(study, &features);
     suggest_each(study, first_ordinal, n, |ordinal, taken, stream| {
         if features.len() == 0 {
             return None;
+        }
+        if let Some(point) = guides.point(ordinal) {
+            return Some(point);
         }
         if split.results < START {
             return Some(features.decode(&features.sobol_point(ordinal.saturating_sub(1), study.seed)));

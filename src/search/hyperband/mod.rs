@@ -11,6 +11,8 @@ mod rungs;
 mod standing;
 
 use crate::search::each::suggest_each;
+use crate::search::features::Features;
+use crate::search::parents::Guides;
 use crate::search::{Study, Suggestions};
 
 pub(super) use rungs::verdict;
@@ -18,7 +20,11 @@ pub(super) use rungs::verdict;
 /// See [`crate::search::suggest`].
 pub(super) fn suggest(study: &Study, first_ordinal: u32, n: u32) -> Suggestions {
     let proposer = proposal::Proposer::of(study);
-    suggest_each(study, first_ordinal, n, |ordinal, taken, stream| proposer.propose(ordinal, taken, stream))
+    // A parent's final values say nothing beside a first epoch, so that parents of either kind guide.
+    let guides = Guides::best(study, &Features::of(&study.space));
+    suggest_each(study, first_ordinal, n, |ordinal, taken, stream| {
+        guides.point(ordinal).or_else(|| proposer.propose(ordinal, taken, stream))
+    })
 }
 
 #[cfg(test)]
