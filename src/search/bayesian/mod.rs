@@ -30,7 +30,6 @@ use crate::search::taken::Taken;
 use crate::search::targets::targets;
 use crate::search::{Study, Suggestions, TrialState};
 use fit::Coordinates;
-use gp::Gp;
 use maximise::Surface;
 use model::{LEAST, Model};
 use transfer::Surrogate;
@@ -111,10 +110,7 @@ impl<'a> Knowledge<'a> {
         let (points, failed) = self.unknown(study, taken);
         let points = if self.joint { transfer::own(points) } else { points };
         let gp = self.model.as_ref()?.believing(&points, &failed)?;
-        let model = Surrogate { gp, joint: self.joint };
-        let is_free = |x: &[f64]| !taken.contains(&self.features.decode(x));
-        let surface = Surface { features: self.features, model: &model, optimism: OPTIMISM, is_free: &is_free };
-        surface.maximise(&self.best, stream)
+        most_promising(self.features, &Surrogate { gp, joint: self.joint }, &self.best, taken, stream)
     }
 
     /// Points without a result, and which of them failed.
@@ -130,20 +126,49 @@ impl<'a> Knowledge<'a> {
     }
 }
 
-/// What results let one expect of other points, for a verdict on the search as a whole.
-pub(super) struct Expectation(Gp);
+/// What targets of someone else's making let one expect of other points.
+pub(super) struct Expectation {
+    model: Model,
+    /// Points to look around.
+    best: Vec<Vec<f64>>,
+}
 
 impl Expectation {
     /// Of the targets at some points, of which at most so many serve; `None` where no process fits them.
     pub(super) fn of(features: &Features, points: &[Vec<f64>], targets: &[f64], most: usize) -> Option<Self> {
         let of = Coordinates { kinds: &features.kinds, studies: false };
-        Some(Self(Model::of(of, points, targets, most)?.gp))
+        Some(Self { model: Model::of(of, points, targets, most)?, best: best(points, targets) })
     }
 
     /// Mean and deviation at each point, without the noise.
     pub(super) fn at(&self, points: &[Vec<f64>]) -> impl Iterator<Item = (f64, f64)> {
-        self.0.predict(points).into_iter().map(|p| (p.mean, p.variance.sqrt()))
+        self.model.gp.predict(points).into_iter().map(|p| (p.mean, p.variance.sqrt()))
     }
+
+    /// The free point of the lowest confidence bound; points whose target is `unknown` are believed to come to what is
+    /// expected of them.
+    pub(super) fn most_promising(
+        &self,
+        features: &Features,
+        unknown: &[Vec<f64>],
+        taken: &Taken,
+        stream: &mut Stream,
+    ) -> Option<Vec<f64>> {
+        let gp = self.model.believing(unknown, &vec![false; unknown.len()])?;
+        most_promising(features, &Surrogate { gp, joint: false }, &self.best, taken, stream)
+    }
+}
+
+/// The free point of the lowest confidence bound, looked for around the best points and everywhere.
+fn most_promising(
+    features: &Features,
+    model: &Surrogate,
+    best: &[Vec<f64>],
+    taken: &Taken,
+    stream: &mut Stream,
+) -> Option<Vec<f64>> {
+    let is_free = |x: &[f64]| !taken.contains(&features.decode(x));
+    Surface { features, model, optimism: OPTIMISM, is_free: &is_free }.maximise(best, stream)
 }
 
 /// How many trials there are before the study's own results are all that counts.

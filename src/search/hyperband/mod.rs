@@ -4,7 +4,7 @@
 //! `MinResource`, nor the best at its rung; without a resource none at all, and the search goes by final values.
 //!
 //! `rungs` decides who goes on, `standing` compares trials that went differently far, `proposal` makes new ones from
-//! that by way of a `forest`. Draws, and what is left of a small space, are those of random search.
+//! that by way of the process of Bayesian search. Draws, and what is left of a small space, are those of random search.
 
 mod proposal;
 mod rungs;
@@ -123,7 +123,7 @@ mod tests {
             .iter()
             .map(|point| study.space.format(point).into_values().collect::<Vec<_>>().join(" "))
             .collect();
-        assert_eq!(texts, ["0.22319034241203264 4 a", "0.007284172109324966 13 c", "0.0012322794461864233 3 a"]);
+        assert_eq!(texts, ["0.16834139026769285 13 c", "0.16847412550393226 13 c", "0.0012322794461864233 3 a"]);
     }
 
     fn reported(min: u32, curves: &[Vec<f64>]) -> Study {
@@ -148,12 +148,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn none_is_stopped_below_the_minimum_nor_the_best_of_a_level(min in 1..12_u32, curves in curves()) {
+        fn none_is_stopped_below_the_minimum_nor_the_best_of_a_rung(min in 1..12_u32, curves in curves()) {
             let study = reported(min, &curves);
             for trial in &study.trials {
                 let epoch = trial.curve.len();
-                let own = trial.curve[epoch - 1].1;
-                let reached = curves.iter().filter_map(|curve| curve.get(epoch - 1));
+                let rungs = std::iter::successors(Some(min as usize), |rung| Some(3 * rung));
+                let rung = rungs.take_while(|rung| *rung <= epoch && *rung < 27).last().unwrap_or(epoch);
+                let own = trial.curve[rung - 1].1;
+                let reached = curves.iter().filter_map(|curve| curve.get(rung - 1));
                 let best = reached.filter(|value| value.is_finite()).all(|value| own >= *value);
                 if epoch < min as usize || epoch == 27 || best && own.is_finite() {
                     prop_assert_eq!(verdict(&study, trial.ordinal), Verdict::Continue, "at epoch {}", epoch);
@@ -172,32 +174,38 @@ mod tests {
         }
 
         #[test]
-        fn one_in_three_goes_on(values in prop::collection::hash_set(-1_000_000..1_000_000_i32, 3..60)) {
-            let curves: Vec<Vec<f64>> = values.iter().map(|value| vec![f64::from(*value)]).collect();
-            let study = reported(1, &curves);
-            let on = study.trials.iter().filter(|trial| verdict(&study, trial.ordinal) == Verdict::Continue).count();
-            prop_assert_eq!(on, curves.len() / 3);
+        fn a_fixed_share_of_those_at_a_rung_goes_on_and_a_larger_one_beyond_it(
+            values in prop::collection::hash_set(-1_000_000..1_000_000_i32, 3..60)
+        ) {
+            for (epochs, times, of) in [(1, 1, 5), (2, 1, 3), (3, 1, 2), (4, 5, 6), (9, 1, 3), (26, 5, 9)] {
+                let curves: Vec<Vec<f64>> = values.iter().map(|value| vec![f64::from(*value); epochs]).collect();
+                let study = reported(1, &curves);
+                let on = study.trials.iter().filter(|trial| verdict(&study, trial.ordinal) == Verdict::Continue).count();
+                prop_assert_eq!(on, (times * curves.len()).div_ceil(of), "of {} at epoch {}", curves.len(), epochs);
+            }
         }
     }
 
     #[test]
-    fn trials_are_judged_at_rungs_only_and_one_that_outruns_the_maximum_is_stopped() {
-        let judged = |len: usize| {
-            let bad = vec![-9.0; len];
-            let good: Vec<Vec<f64>> = (0..5).map(|_| vec![0.0; 28]).collect();
-            let study = reported(2, &[&[bad], good.as_slice()].concat());
-            verdict(&study, 1) == Verdict::Stop
+    fn one_that_rivals_left_behind_is_stopped_on_its_way_and_one_that_outruns_the_maximum_too() {
+        let stopped_among = |rivals: &[Vec<f64>]| {
+            let judged =
+                |len: &usize| verdict(&reported(2, &[&[vec![-9.0; *len]], rivals].concat()), 1) == Verdict::Stop;
+            (1..=28).filter(judged).collect::<Vec<usize>>()
         };
-        let stopped: Vec<usize> = (1..=28).filter(|len| judged(*len)).collect();
-        assert_eq!(stopped, [2, 6, 18, 28]);
+        assert_eq!(stopped_among(&[]), [28]);
+        let ahead: Vec<Vec<f64>> = (0..9).map(|_| vec![0.0; 28]).collect();
+        assert_eq!(stopped_among(&ahead), [2..=26, 28..=28].into_iter().flatten().collect::<Vec<_>>());
+        let behind: Vec<Vec<f64>> = (0..9).map(|_| vec![0.0; 2]).collect();
+        assert_eq!(stopped_among(&behind), [2, 3, 4, 5, 28], "rivals that came to the first rung only are met there");
     }
 
     #[test]
     fn a_trial_that_reports_now_and_then_is_judged_at_its_next_report() {
-        let mut study = reported(1, &[vec![0.0; 12], vec![0.0; 12], vec![-1.0]]);
-        study.trials[2].curve = vec![(1, 5.0), (7, -1.0)];
-        assert_eq!(verdict(&study, 3), Verdict::Stop, "epoch 7 is the first at or after rung 3");
-        study.trials[2].curve = vec![(1, 5.0), (3, 5.0), (7, -1.0)];
-        assert_eq!(verdict(&study, 3), Verdict::Continue, "between rungs");
+        let mut study = reported(1, &[vec![0.0; 12], vec![0.0; 12], vec![0.0; 12], vec![-1.0]]);
+        study.trials[3].curve = vec![(1, 5.0), (7, -1.0)];
+        assert_eq!(verdict(&study, 4), Verdict::Stop, "epoch 7 is the first at or after rung 3");
+        study.trials[3].curve = vec![(1, 5.0), (3, 5.0), (7, -1.0)];
+        assert_eq!(verdict(&study, 4), Verdict::Continue, "between rungs, where the loss at rung 3 counts");
     }
 }

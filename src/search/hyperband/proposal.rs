@@ -3,61 +3,47 @@
 //! Invariant: a proposal is a function of the study's seed, the ordinal, and the trials; it is no point that is taken.
 //! The model is behind [`Proposer::propose`] alone: another one changes nothing elsewhere.
 //!
-//! | symbol   | here         | meaning                                                                 |
-//! |----------|--------------|-------------------------------------------------------------------------|
-//! | s        | `standings`  | the targets: shares of the trials that stand better, from all rungs     |
-//! | m, sigma | `predict`    | what the forest expects at a point                                      |
-//! | s*       | best         | the best standing                                                       |
-//! | xi       | `REACH`      | how much better than s* is asked for                                    |
-//! | EI       | `improvement`| E max(s* - xi - s, 0), as ln: s ~ N(m, sigma^2) (Lizotte, 2008)        |
-//! |          | `ELITE`      | the trials around which candidates are made                             |
+//! | symbol | here        | meaning                                                                |
+//! |--------|-------------|------------------------------------------------------------------------|
+//! | s      | `standings` | shares of the trials that stand better, from all levels                |
+//! | z      | `targets`   | Φ⁻¹(s): as far apart as they would be, were the trials' quality normal |
+//! | μ, σ   | `model`     | mean and deviation of z at a point, by the process of Bayesian search  |
 //!
-//! The first trials, until `START` of them stand, are quasi-random, and a share `EXPLORE` of the others is random, so that no region is given up for
-//! what some early epochs said. Candidates are partly random, mostly the elite crossed with each other and moved along a
-//! few axes, far or near (after `SMAC`'s local search: Hutter, Hoos and Leyton-Brown, LION 2011). A trial that has not
-//! reported counts as a middling one, which keeps parallel proposals apart.
-
-use std::f64::consts::PI;
+//! The first trials, until `start` of them stand, are quasi-random: where the least that a trial may use is small, many
+//! are seen for the price of one that runs in full. Then the point of the lowest confidence bound is tried, and a share
+//! `EXPLORE` is random, so that no region is given up for what some early epochs said. What has not reported is believed to
+//! come to what is expected of it, which keeps parallel proposals apart.
+//!
+//! A Gaussian process over asynchronous halving: Klein et al., "Model-based Asynchronous Hyperparameter and Neural
+//! Architecture Search" (2020), here over ranks in the place of values by level.
 
 use crate::domain::space::Value;
 use crate::search::Study;
-use crate::search::features::{Features, Kind};
-use crate::search::forest::{Forest, Row};
+use crate::search::bayesian::Expectation;
+use crate::search::features::Features;
 use crate::search::hyperband::standing::standings;
 use crate::search::normal;
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
+use crate::search::targets::targets;
 
-/// Trials with a standing before there is a model.
-const START: usize = 20;
-/// The share of random draws after that.
+/// Trials with a standing before there is a model: at most, and in terms of how many least resources a full trial uses.
+const MOST_START: u32 = 40;
+const START_SHARE: f64 = 1.5;
+/// Trials that the model is of at most; the better ones are preferred.
+const MOST: usize = 500;
+/// The share of random draws after the start.
 const EXPLORE: f64 = 0.1;
-const CANDIDATES: usize = 300;
-const RANDOM_SHARE: f64 = 0.3;
-const CROSSED_SHARE: f64 = 0.3;
-const ELITE: usize = 10;
-/// How many axes a candidate is moved along, on average.
-const MOVES: f64 = 2.0;
-/// Standard deviations of a far and a near move, in units of the scaled range.
-const FAR_NEAR: [f64; 2] = [0.2, 0.05];
-/// How far beyond the best standing an improvement begins. From the best itself the search gathers around the first good
-/// trials and now and then never leaves them; from far beyond, what is unsure is worth a trial.
-const REACH: f64 = 1.0;
-/// What a trial is taken to come to before it says anything.
-const MIDDLING: f64 = 0.5;
-/// Keeps the improvement defined where all trees agree.
-const SIGMA_MIN: f64 = 1e-3;
 
 /// What a study teaches, ready to propose from.
 pub(super) struct Proposer<'a> {
     seed: u64,
     features: Features<'a>,
-    /// Trials that stand, by ordinal, and then those that have said nothing yet.
-    rows: Vec<Row>,
-    /// The best points, best first.
-    elite: Vec<Vec<f64>>,
-    /// The best standing of all; `None` where too few trials stand.
-    best: Option<f64>,
+    /// Whether the start is over.
+    is_started: bool,
+    model: Option<Expectation>,
+    /// Points of trials that have said nothing yet.
+    silent: Vec<Vec<f64>>,
 }
 
 impl<'a> Proposer<'a> {
@@ -65,22 +51,14 @@ impl<'a> Proposer<'a> {
     pub(super) fn of(study: &'a Study) -> Self {
         let features = Features::of(&study.space);
         let standings = standings(study);
-        let mut rows: Vec<Row> = standings
-            .iter()
-            .map(|(trial, target)| Row { point: features.encode(&trial.values), target: *target })
-            .collect();
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by(|a, b| rows[*a].target.total_cmp(&rows[*b].target).then(a.cmp(b)));
-        let elite: Vec<Vec<f64>> = order.iter().take(ELITE).map(|i| rows[*i].point.clone()).collect();
-        let best = order.first().filter(|_| rows.len() >= START).map(|i| rows[*i].target);
-        let mut silent: Vec<_> = study
-            .trials
-            .iter()
-            .filter(|trial| standings.binary_search_by_key(&trial.ordinal, |(seen, _)| seen.ordinal).is_err())
-            .collect();
-        silent.sort_by_key(|trial| trial.ordinal);
-        rows.extend(silent.iter().map(|trial| Row { point: features.encode(&trial.values), target: MIDDLING }));
-        Self { seed: study.seed, features, rows, elite, best }
+        let is_started = standings.len() >= start(study, &features);
+        let points: Vec<Vec<f64>> = standings.iter().map(|(trial, _)| features.encode(&trial.values)).collect();
+        let z: Vec<f64> = standings.iter().map(|(_, standing)| normal::quantile(*standing)).collect();
+        let model = is_started.then(|| Expectation::of(&features, &points, &targets(&z), MOST)).flatten();
+        let is_silent = |ordinal: u32| standings.binary_search_by_key(&ordinal, |(seen, _)| seen.ordinal).is_err();
+        let silent = study.in_order().into_iter().filter(|trial| is_silent(trial.ordinal));
+        let silent = silent.map(|trial| features.encode(&trial.values)).collect();
+        Self { seed: study.seed, features, is_started, model, silent }
     }
 
     /// A point to try; `None` where one had better be drawn.
@@ -88,73 +66,25 @@ impl<'a> Proposer<'a> {
         if self.features.len() == 0 {
             return None;
         }
-        let Some(best) = self.best else {
+        if !self.is_started {
             return Some(self.features.decode(&self.features.sobol_point(ordinal.saturating_sub(1), self.seed)));
-        };
+        }
         if stream.unit() < EXPLORE {
             return None;
         }
-        let asked = taken.suggested.iter().map(|point| Row { point: self.features.encode(point), target: MIDDLING });
-        let rows: Vec<Row> = self.rows.iter().cloned().chain(asked).collect();
-        let forest = Forest::grow(&self.features.kinds, &rows, stream);
-        let mut most = f64::NEG_INFINITY;
-        let mut found = None;
-        for _ in 0..CANDIDATES {
-            let x = self.candidate(stream);
-            let (mean, sigma) = forest.predict(&x);
-            let promise = improvement(best - REACH, mean, sigma.max(SIGMA_MIN));
-            if promise > most {
-                let point = self.features.decode(&x);
-                if !taken.contains(&point) {
-                    (found, most) = (Some(point), promise);
-                }
-            }
-        }
-        found
-    }
-
-    fn candidate(&self, stream: &mut Stream) -> Vec<f64> {
-        if stream.unit() < RANDOM_SHARE {
-            return self.features.at_units((0..self.features.len()).map(|_| stream.unit()));
-        }
-        let (one, other) = (self.member(stream), self.member(stream));
-        let crossed = stream.unit() < CROSSED_SHARE;
-        let sigma = FAR_NEAR[usize::from(stream.unit() < 0.5)];
-        let odds = MOVES / self.features.len() as f64;
-        let mut x = one.to_vec();
-        for (k, kind) in self.features.kinds.iter().enumerate() {
-            if crossed && stream.unit() < 0.5 {
-                x[k] = other[k];
-            }
-            if stream.unit() < odds {
-                x[k] = match kind {
-                    Kind::Category(n) => stream.below(*n as u64) as f64,
-                    Kind::Real | Kind::Whole(_) => reflect(x[k] + sigma * normal::draw(stream)),
-                };
-            }
-        }
-        self.features.snap(&mut x);
-        x
-    }
-
-    fn member(&self, stream: &mut Stream) -> &[f64] {
-        let i = usize::try_from(stream.below(self.elite.len() as u64)).unwrap_or(0);
-        &self.elite[i]
+        let asked = taken.suggested.iter().map(|point| self.features.encode(point));
+        let unknown: Vec<Vec<f64>> = self.silent.iter().cloned().chain(asked).collect();
+        // The latest ones, should there be very many.
+        let unknown = &unknown[unknown.len().saturating_sub(MOST)..];
+        let x = self.model.as_ref()?.most_promising(&self.features, unknown, taken, stream)?;
+        Some(self.features.decode(&x))
     }
 }
 
-/// ln EI. Far below zero the formula cancels to nothing, and the leading term of its tail stands in.
-fn improvement(best: f64, mean: f64, sigma: f64) -> f64 {
-    let z = (best - mean) / sigma;
-    let ln_density = -0.5 * (z * z + libm::log(2.0 * PI));
-    if z < -6.0 {
-        return libm::log(sigma) + ln_density - 2.0 * libm::log(-z);
-    }
-    libm::log(sigma) + libm::log(z * normal::distribution(z) + libm::exp(ln_density))
-}
-
-/// Back into the unit interval, once from either end.
-fn reflect(unit: f64) -> f64 {
-    let unit = unit.abs();
-    if unit > 1.0 { (2.0 - unit).max(0.0) } else { unit }
+/// How many trials stand before there is a model: no more than a quarter of the budget, no fewer than a model needs.
+fn start(study: &Study, features: &Features) -> usize {
+    let wanted = study.resource.map_or(0.0, |r| START_SHARE * f64::from(r.max) / f64::from(r.min.max(1)));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0..=40")]
+    let wanted = wanted.min(f64::from(MOST_START.min(study.budget / 4))) as usize;
+    wanted.max(features.len() + 2)
 }
