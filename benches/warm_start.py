@@ -1,14 +1,16 @@
-"""What parents are worth to Bayesian search: trials until a warm run is where a cold one is after 50.
+"""What parents are worth to a search: trials until a warm run is where a cold one is after 50.
 
-    python3 benches/warm_start.py SEARCH_BENCHMARK TUNESMITH [SEEDS [TASK ...]]
+    [STRATEGY=TPE] python3 benches/warm_start.py SEARCH_BENCHMARK TUNESMITH [SEEDS [TASK ...]]
 
-SEARCH_BENCHMARK is the folder of the search benchmark (its tasks.py needs numpy), TUNESMITH the binary. Where: within a
-hundredth of the way from a median random point to the best value of the cold run. Parents are 50 trials of Bayesian search
-on the task shifted by about 0.03 of every range (good), by about 0.3 (far), and turned upside down (misleading). Beside
-them stands a run without parents with another seed: no information is worth 1.
+STRATEGY is Bayesian where not said. SEARCH_BENCHMARK is the folder of the search benchmark (its tasks.py needs numpy),
+TUNESMITH the binary. Where: within a hundredth of the way from a median random point to the best value of the cold run.
+Parents are 50 trials of Bayesian search, whatever learns from them, on the task shifted by about 0.03 of every range (good),
+by about 0.3 (far), and turned upside down (misleading). Beside them stands a run without parents with another seed: no
+information is worth 1.
 """
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,16 +21,17 @@ from tasks import get_tasks  # noqa: E402
 
 BINARY, SEEDS, ONLY = sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 6, sys.argv[4:]
 TRIALS, CAP = 50, 76
+STRATEGY = os.environ.get("STRATEGY", "Bayesian")
 TASKS = ONLY or [
     "branin", "hartmann6", "rosenbrock4", "styblinski_tang5", "log_bowl5", "misscaled3", "mixed_ackley6",
     "cat_pairwise6x4", "ml_krr_diabetes", "ml_svm_digits", "ml_xgb_diabetes",
 ]  # fmt: skip
 
 
-def run(task, f, seed, trials, parent=None, goal=None):
+def run(task, f, seed, trials, parent=None, goal=None, strategy=STRATEGY):
     """The trials of one run, which ends early where it reaches `goal`."""
     create = {
-        "op": "create", "strategy": "Bayesian", "seed": seed, "max_trials": trials, "max_parallel": 1,
+        "op": "create", "strategy": strategy, "seed": seed, "max_trials": trials, "max_parallel": 1,
         "objective": {"Type": task.type, "MetricName": task.metric}, "ranges": task.space.ranges(),
     }  # fmt: skip
     if parent is not None:
@@ -85,7 +88,7 @@ def measure(task, seed):
     }
     out = {"cold": needed(cold), "other seed": needed(losses(run(task, plain, 2000 + seed, CAP, goal=goal)))}
     for at, (kind, f) in enumerate(parents.items()):
-        parent = run(task, f, 3000 + 100 * at + seed, TRIALS)
+        parent = run(task, f, 3000 + 100 * at + seed, TRIALS, strategy="Bayesian")
         out[kind] = needed(losses(run(task, plain, 1000 + seed, CAP, parent, goal)))
     return out
 
