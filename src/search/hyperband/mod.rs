@@ -4,8 +4,9 @@
 //! `MinResource`, nor the best at its rung; without a resource none at all, and the search goes by final values.
 //!
 //! `rungs` decides who goes on, `standing` compares trials that went differently far, `proposal` makes new ones from
-//! that by way of the process of Bayesian search. Draws, and what is left of a small space, are those of random search.
+//! that by way of the process of Bayesian search and of a forest (`by_forest`). Draws, and what is left of a small space, are those of random search.
 
+mod by_forest;
 mod proposal;
 mod rungs;
 mod standing;
@@ -123,7 +124,7 @@ mod tests {
             .iter()
             .map(|point| study.space.format(point).into_values().collect::<Vec<_>>().join(" "))
             .collect();
-        assert_eq!(texts, ["0.16834139026769285 13 c", "0.16847412550393226 13 c", "0.0012322794461864233 3 a"]);
+        assert_eq!(texts, ["0.17112274722819137 14 c", "0.16064689694262088 14 c", "0.0012322794461864233 3 a"]);
     }
 
     fn reported(min: u32, curves: &[Vec<f64>]) -> Study {

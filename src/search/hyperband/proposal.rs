@@ -1,7 +1,7 @@
-//! What to try next: the point that promises most by a model of how all trials stand.
+//! What to try next: the point that promises most by one of two models of how all trials stand.
 //!
 //! Invariant: a proposal is a function of the study's seed, the ordinal, and the trials; it is no point that is taken.
-//! The model is behind [`Proposer::propose`] alone: another one changes nothing elsewhere.
+//! The models are behind [`Proposer::propose`] alone: others change nothing elsewhere.
 //!
 //! | symbol | here        | meaning                                                                |
 //! |--------|-------------|------------------------------------------------------------------------|
@@ -10,9 +10,11 @@
 //! | μ, σ   | `model`     | mean and deviation of z at a point, by the process of Bayesian search  |
 //!
 //! The first trials, until `start` of them stand, are quasi-random: where the least that a trial may use is small, many
-//! are seen for the price of one that runs in full. Then the point of the lowest confidence bound is tried, and a share
-//! `EXPLORE` is random, so that no region is given up for what some early epochs said. What has not reported is believed to
-//! come to what is expected of it, which keeps parallel proposals apart.
+//! are seen for the price of one that runs in full. Then the point of the process's lowest confidence bound and one by a
+//! forest (`by_forest`) are tried in turn: the process is the sooner at the best region of smooth losses, the forest finds
+//! what is narrow or depends on categories, and they err in different places. A share `EXPLORE` is random, so that no region
+//! is given up for what some early epochs said. What has not reported is believed to come to what the process expects of it,
+//! which keeps parallel proposals apart.
 //!
 //! A Gaussian process over asynchronous halving: Klein et al., "Model-based Asynchronous Hyperparameter and Neural
 //! Architecture Search" (2020), here over ranks in the place of values by level.
@@ -21,6 +23,7 @@ use crate::domain::space::Value;
 use crate::search::Study;
 use crate::search::bayesian::Expectation;
 use crate::search::features::Features;
+use crate::search::hyperband::by_forest::ByForest;
 use crate::search::hyperband::standing::standings;
 use crate::search::normal;
 use crate::search::rng::Stream;
@@ -42,6 +45,7 @@ pub(super) struct Proposer<'a> {
     /// Whether the start is over.
     is_started: bool,
     model: Option<Expectation>,
+    forest: Option<ByForest>,
     /// Points of trials that have said nothing yet.
     silent: Vec<Vec<f64>>,
 }
@@ -53,12 +57,14 @@ impl<'a> Proposer<'a> {
         let standings = standings(study);
         let is_started = standings.len() >= start(study, &features);
         let points: Vec<Vec<f64>> = standings.iter().map(|(trial, _)| features.encode(&trial.values)).collect();
-        let z: Vec<f64> = standings.iter().map(|(_, standing)| normal::quantile(*standing)).collect();
+        let shares: Vec<f64> = standings.iter().map(|(_, standing)| *standing).collect();
+        let z: Vec<f64> = shares.iter().map(|share| normal::quantile(*share)).collect();
         let model = is_started.then(|| Expectation::of(&features, &points, &targets(&z), MOST)).flatten();
+        let forest = is_started.then(|| ByForest::of(&points, &shares)).flatten();
         let is_silent = |ordinal: u32| standings.binary_search_by_key(&ordinal, |(seen, _)| seen.ordinal).is_err();
         let silent = study.in_order().into_iter().filter(|trial| is_silent(trial.ordinal));
         let silent = silent.map(|trial| features.encode(&trial.values)).collect();
-        Self { seed: study.seed, features, is_started, model, silent }
+        Self { seed: study.seed, features, is_started, model, forest, silent }
     }
 
     /// A point to try; `None` where one had better be drawn.
@@ -76,6 +82,9 @@ impl<'a> Proposer<'a> {
         let unknown: Vec<Vec<f64>> = self.silent.iter().cloned().chain(asked).collect();
         // The latest ones, should there be very many.
         let unknown = &unknown[unknown.len().saturating_sub(MOST)..];
+        if ordinal.is_multiple_of(2) {
+            return self.forest.as_ref()?.propose(&self.features, unknown, taken, stream);
+        }
         let x = self.model.as_ref()?.most_promising(&self.features, unknown, taken, stream)?;
         Some(self.features.decode(&x))
     }
