@@ -10,17 +10,16 @@
 //! | μ, σ   | `model`     | mean and deviation of z at a point, by the process of Bayesian search  |
 //!
 //! The first trials, until `start` of them stand, are quasi-random: where the least that a trial may use is small, many
-//! are seen for the price of one that runs in full. Then the point of the process's lowest confidence bound and one by a
-//! forest (`by_forest`) are tried in turn: the process is the sooner at the best region of smooth losses, the forest finds
-//! what is narrow or depends on categories, and they err in different places. A share `EXPLORE` is random, so that no region
-//! is given up for what some early epochs said. What has not reported is believed to come to what the process expects of it,
-//! which keeps parallel proposals apart.
+//! are seen for the price of one that runs in full. Then the point of the process's lowest confidence bound is tried. Once
+//! `FEW` trials ran in full, every other point is by a forest (`by_forest`): the process is the sooner at a good region, but
+//! in the long run it keeps to what it knows, and the forest finds what is narrow or depends on categories. A share `EXPLORE`
+//! is random, so that no region is given up for what some early epochs said. What has not reported is believed to come to
+//! what the process expects of it, which keeps parallel proposals apart.
 //!
 //! A Gaussian process over asynchronous halving: Klein et al., "Model-based Asynchronous Hyperparameter and Neural
 //! Architecture Search" (2020), here over ranks in the place of values by level.
 
 use crate::domain::space::Value;
-use crate::search::Study;
 use crate::search::bayesian::Expectation;
 use crate::search::features::Features;
 use crate::search::hyperband::by_forest::ByForest;
@@ -29,12 +28,15 @@ use crate::search::normal;
 use crate::search::rng::Stream;
 use crate::search::taken::Taken;
 use crate::search::targets::targets;
+use crate::search::{Study, TrialState};
 
 /// Trials with a standing before there is a model: at most, and in terms of how many least resources a full trial uses.
 const MOST_START: u32 = 40;
 const START_SHARE: f64 = 1.5;
 /// Trials that the model is of at most; the better ones are preferred.
 const MOST: usize = 500;
+/// Trials in full before the forest has its turns.
+const FEW: usize = 10;
 /// The share of random draws after the start.
 const EXPLORE: f64 = 0.1;
 
@@ -60,7 +62,8 @@ impl<'a> Proposer<'a> {
         let shares: Vec<f64> = standings.iter().map(|(_, standing)| *standing).collect();
         let z: Vec<f64> = shares.iter().map(|share| normal::quantile(*share)).collect();
         let model = is_started.then(|| Expectation::of(&features, &points, &targets(&z), MOST)).flatten();
-        let forest = is_started.then(|| ByForest::of(&points, &shares)).flatten();
+        let in_full = study.trials.iter().filter(|trial| trial.state == TrialState::Completed).count();
+        let forest = (is_started && in_full >= FEW).then(|| ByForest::of(&points, &shares)).flatten();
         let is_silent = |ordinal: u32| standings.binary_search_by_key(&ordinal, |(seen, _)| seen.ordinal).is_err();
         let silent = study.in_order().into_iter().filter(|trial| is_silent(trial.ordinal));
         let silent = silent.map(|trial| features.encode(&trial.values)).collect();
@@ -82,8 +85,8 @@ impl<'a> Proposer<'a> {
         let unknown: Vec<Vec<f64>> = self.silent.iter().cloned().chain(asked).collect();
         // The latest ones, should there be very many.
         let unknown = &unknown[unknown.len().saturating_sub(MOST)..];
-        if ordinal.is_multiple_of(2) {
-            return self.forest.as_ref()?.propose(&self.features, unknown, taken, stream);
+        if let Some(forest) = self.forest.as_ref().filter(|_| ordinal.is_multiple_of(2)) {
+            return forest.propose(&self.features, unknown, taken, stream);
         }
         let x = self.model.as_ref()?.most_promising(&self.features, unknown, taken, stream)?;
         Some(self.features.decode(&x))
