@@ -113,6 +113,19 @@ pub(super) struct Follower {
     hosts: Vec<Host>,
 }
 
+/// What comes after frames that were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More of them.
+    More,
+    /// Others, which are to be asked for: the log is full, and it is stderr alone that still counts.
+    Others,
+    /// Nothing: they were all.
+    Nothing,
+    /// What the daemon kept to itself when it broke off.
+    TheRest,
+}
+
 /// Frames as they come.
 pub(super) type Frames = BoxStream<'static, Result<LogOutput, Error>>;
 
@@ -165,18 +178,17 @@ impl Follower {
         docker.logs(container, Some(options)).boxed()
     }
 
-    /// Takes a frame and those that are there already, and writes them. False where the frames are over, or others are to
-    /// be asked for.
+    /// Takes a frame and those that are there already, and writes them.
     pub(super) fn take(
         &mut self,
         host: usize,
         frame: LogOutput,
         frames: &mut Frames,
         now: Timestamp,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Next> {
         let was_closed = self.log.is_closed();
         self.add(host, frame);
-        let (mut more, mut taken) = (true, 0);
+        let (mut next, mut taken) = (Next::More, 0);
         // A flood must not keep the clock from being looked at.
         while self.log.lengths().1 < BATCH && taken < FRAMES {
             match frames.next().now_or_never() {
@@ -185,14 +197,20 @@ impl Follower {
                     self.add(host, frame);
                     taken += 1;
                 }
-                Some(_) => {
-                    more = false;
+                Some(end) => {
+                    next = if end.is_none() { Next::Nothing } else { Next::TheRest };
                     break;
                 }
             }
         }
         self.write(now)?;
-        Ok(more && was_closed == self.log.is_closed())
+        let has_closed = self.log.is_closed() != was_closed;
+        Ok(if next == Next::More && has_closed { Next::Others } else { next })
+    }
+
+    /// How much was taken, bytes of the log.
+    pub(super) fn length(&self) -> u64 {
+        self.log.lengths().0
     }
 
     /// Adds a remark of the service's own.

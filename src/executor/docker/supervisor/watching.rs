@@ -13,9 +13,9 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::{Attempt, LOOK_EVERY};
-use crate::executor::docker::daemon::Error;
+use crate::executor::docker::daemon::{self, Error};
 use crate::executor::docker::ending;
-use crate::executor::docker::follow::Frames;
+use crate::executor::docker::follow::{Frames, Next};
 use crate::executor::docker::plan::Plan;
 
 /// A look at what is costly is followed by this many times as long without one.
@@ -135,9 +135,9 @@ impl Attempt<'_> {
     fn take_frame(&mut self, of: &mut Running, frame: Option<Result<LogOutput, Error>>) -> io::Result<()> {
         let more = match (frame, &mut of.frames) {
             (Some(Ok(frame)), Some(frames)) => self.follower.take(of.host, frame, frames, self.clock.now())?,
-            _ => false,
+            _ => Next::TheRest,
         };
-        if !more {
+        if more != Next::More {
             of.frames = None;
             // It ends with the container; where that goes on, there is more to come.
             of.reopen = Some(Instant::now() + REOPEN);
@@ -146,13 +146,45 @@ impl Attempt<'_> {
     }
 
     /// Takes what is left of the log of a container that is over.
-    pub(super) async fn drain(&mut self, host: usize, mut frames: Frames) -> io::Result<()> {
-        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
-            if !self.follower.take(host, frame, &mut frames, self.clock.now())? {
-                break;
+    async fn drain(&mut self, host: usize, mut frames: Frames) -> io::Result<Next> {
+        loop {
+            let next = match tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
+                Ok(Some(Ok(frame))) => self.follower.take(host, frame, &mut frames, self.clock.now())?,
+                Ok(None) => Next::Nothing,
+                // An answer that there is no such log is one.
+                Ok(Some(Err(error))) if daemon::status(&error).is_some() => Next::Nothing,
+                Ok(Some(Err(_))) | Err(_) => Next::TheRest,
+            };
+            if next != Next::More {
+                return Ok(next);
             }
         }
-        Ok(())
+    }
+
+    /// Takes all that the daemon keeps of the log of a container that is over, however often it breaks off. False where it
+    /// was out of reach for as long as patience lasts.
+    pub(super) async fn take_the_rest(&mut self, host: usize) -> io::Result<bool> {
+        let container = self.hosts[host].container.clone();
+        let mut until = Instant::now() + self.plan.patience();
+        loop {
+            let before = self.follower.length();
+            if let Ok(docker) = self.docker().await {
+                let frames = self.follower.frames(host, &docker, &container, false);
+                match self.drain(host, frames).await? {
+                    Next::Nothing => return Ok(true),
+                    Next::Others => continue,
+                    Next::More | Next::TheRest => {}
+                }
+            }
+            let now = Instant::now();
+            if self.follower.length() > before {
+                until = now + self.plan.patience();
+            } else if now >= until {
+                return Ok(false);
+            }
+            self.docker = None;
+            tokio::time::sleep(REOPEN).await;
+        }
     }
 }
 
