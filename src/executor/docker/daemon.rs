@@ -57,6 +57,12 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
+/// Whether the daemon answered with what the client has no word for: Podman says of a container that has just ended that
+/// it is `stopped`, and a little later, as Docker does, that it has `exited`.
+pub(super) fn is_unreadable(error: &Error) -> bool {
+    matches!(error, Error::JsonDataError { .. })
+}
+
 /// What the daemon itself said.
 pub(super) fn message(error: &Error) -> String {
     match error {

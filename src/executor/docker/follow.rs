@@ -111,6 +111,8 @@ pub(super) struct Follower {
     /// Which of the two comes next.
     next: u64,
     hosts: Vec<Host>,
+    /// When the containers were started.
+    begun_at: Timestamp,
 }
 
 /// What comes after frames that were taken.
@@ -150,7 +152,13 @@ impl Follower {
         let mut hosts_taken: Vec<Host> = reached.take(hosts).map(host).collect();
         // None of the others was taken from before the first position was written.
         hosts_taken.resize_with(hosts, || host((Reached::default(), Reached::default())));
-        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken })
+        let begun_at = folder.started_at()?.unwrap_or(Timestamp(0));
+        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken, begun_at })
+    }
+
+    /// To be told where that was not known when this was opened.
+    pub(super) fn begin(&mut self, at: Timestamp) {
+        self.begun_at = at;
     }
 
     /// The last whole lines of a container's stderr since this was opened.
@@ -230,7 +238,7 @@ impl Follower {
     }
 
     fn add(&mut self, host: usize, frame: LogOutput) {
-        let Self { log, hosts, .. } = self;
+        let Self { log, hosts, begun_at, .. } = self;
         let Host { stdout, stderr, tail } = &mut hosts[host];
         let (stream, message) = match frame {
             LogOutput::StdErr { message } => (Stream::Stderr, message),
@@ -260,7 +268,8 @@ impl Follower {
             bytes = &bytes[skipped..];
         }
         if !log.is_closed() {
-            taking.splitter.split(bytes, |line| log.add_line(stream, line, stamp.timestamp()));
+            let time = told(stamp, *begun_at);
+            taking.splitter.split(bytes, |line| log.add_line(stream, line, time));
         }
         if taking.splitter.pending() == (0, false) && taking.skip == 0 {
             (taking.safe, taking.since_safe) = (taking.done, 0);
@@ -293,6 +302,12 @@ impl Follower {
         self.next = 1 - self.next;
         Ok(())
     }
+}
+
+/// When a line was written. Podman tells whole seconds: within the one in which it began, nothing was before.
+fn told(stamp: Stamp, begun_at: Timestamp) -> Timestamp {
+    let time = stamp.timestamp();
+    if time.0.div_euclid(1000) == begun_at.0.div_euclid(1000) { time.max(begun_at) } else { time }
 }
 
 /// The time before a frame's text, and the text.
@@ -426,6 +441,16 @@ mod tests {
             cut(&folder, cut_at).unwrap();
             run(&folder, 100, usize::MAX, true);
             assert_eq!(text(&folder), expected, "cut at {cut_at}");
+        }
+    }
+
+    #[test]
+    fn a_time_in_whole_seconds_is_not_before_the_start() {
+        let at = |text: &str| Stamp::parse(text).unwrap();
+        let begun_at = at("2026-11-21T09:00:01.500Z").timestamp();
+        assert_eq!(told(at("2026-11-21T09:00:01Z"), begun_at), begun_at);
+        for other in ["2026-11-21T09:00:01.700Z", "2026-11-21T09:00:02Z", "2026-11-21T08:59:00Z"] {
+            assert_eq!(told(at(other), begun_at), at(other).timestamp(), "{other}");
         }
     }
 

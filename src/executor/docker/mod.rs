@@ -65,6 +65,10 @@ const LEAST_MEMORY: u64 = 64 << 20;
 /// How long a listing waits for the daemon.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a listing that cannot be read is asked for again, and after how long.
+const UNREADABLE_TRIES: u32 = 20;
+const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
+
 /// How often volumes that nobody uses are looked for.
 const TIDY_EVERY: Duration = Duration::from_mins(5);
 
@@ -204,7 +208,15 @@ impl DockerExecutor {
         labels.push(format!("tunesmith.executor={}", self.id));
         let filters = Some(HashMap::from([("label".to_owned(), labels)]));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
-        let found = docker.list_containers(Some(options)).await?;
+        let mut tries = 0..UNREADABLE_TRIES;
+        let found = loop {
+            match docker.list_containers(Some(options.clone())).await {
+                Err(error) if daemon::is_unreadable(&error) && tries.next().is_some() => {
+                    tokio::time::sleep(UNREADABLE_WAIT).await;
+                }
+                listed => break listed?,
+            }
+        };
         let attempt = |container: bollard::models::ContainerSummary| {
             let id = container.labels?.get("tunesmith.attempt")?.parse().ok()?;
             Some((id, container.id?))

@@ -242,6 +242,7 @@ impl Attempt<'_> {
             let now = self.clock.now();
             self.folder.claim_start(now)?;
             self.started_at = Some(now);
+            self.follower.begin(now);
         }
         let Ok(docker) = self.docker().await else { return Ok(Ok(())) };
         let started = join_all(waiting.iter().map(|container| docker.start_container(container, None))).await;

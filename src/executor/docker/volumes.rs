@@ -72,8 +72,9 @@ impl Volumes {
         let source = channel.source.clone();
         let doing = format!("looking through the channel {}", channel.name);
         let print = blocking(doing, move || fingerprint(&source)).await?;
-        let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("-{}of{hosts}", host + 1));
-        let name = format!("{}-channel-{print}{share_name}", self.prefix);
+        // No name begins with another: Podman takes the beginning of one for it.
+        let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("{}of{hosts}-", host + 1));
+        let name = format!("{}-channel-{share_name}{print}", self.prefix);
         let lock = self.lock(&name);
         let shared = Arc::clone(&lock).read_owned().await;
         if self.is_filled(docker, &name).await? {

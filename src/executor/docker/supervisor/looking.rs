@@ -38,9 +38,11 @@ impl Attempt<'_> {
         loop {
             match self.look_at_all().await {
                 Err(error) if Instant::now() >= until => return Err(error),
-                Err(_) => {
-                    self.broken = true;
-                    self.docker = None;
+                Err(error) => {
+                    if !daemon::is_unreadable(&error) {
+                        self.broken = true;
+                        self.docker = None;
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
                 seen => return seen,
