@@ -307,7 +307,7 @@ impl Drive {
                 if let Some(mut job) = job.filter(|job| job.status == TrainingStatus::InProgress) {
                     show(&mut job);
                     job.modified_at = now;
-                    training_jobs::update(tx, &job).await?;
+                    training_jobs::update(tx, &[&job]).await?;
                 }
                 Ok::<_, StoreError>(())
             })
@@ -440,7 +440,7 @@ impl Drive {
                     if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
                         job.began(Some(prepared_at), started_at);
                         job.modified_at = now;
-                        training_jobs::update(tx, &job).await?;
+                        training_jobs::update(tx, &[&job]).await?;
                     }
                 }
                 metrics::append(tx, attempt, 0, &points, position).await
