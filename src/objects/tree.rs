@@ -502,4 +502,24 @@ mod tests {
         assert_eq!(left(), 0);
         assert_eq!(std::fs::read_to_string(mapped.join("deep/object")).unwrap(), "whole");
     }
+
+    #[test]
+    fn copies_leave_the_disk_its_floor_and_links_need_no_room() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(path).unwrap());
+        assert_ne!(device(dir.path()), device(elsewhere.path()), "this test wants a file system in memory");
+        let (root, mapped) = (dir.path().join("root"), elsewhere.path().to_owned());
+        std::fs::create_dir_all(root.join("here")).unwrap();
+        for folder in [&root.join("here"), &mapped] {
+            std::fs::write(folder.join("part-1"), "rows").unwrap();
+        }
+        let mut tree = Tree::open(&root, &[("s3://elsewhere/".into(), mapped)]).unwrap();
+        let stage = |tree: &Tree, uri: &str| tree.stage(&Location::parse(uri).unwrap());
+        tree.min_free_bytes = u64::MAX;
+        let error = failed(String::new)(stage(&tree, "s3://elsewhere/part").unwrap_err());
+        assert!(matches!(error, ObjectsError::NoRoom { bytes: 4, .. }), "{error}");
+        assert!(stage(&tree, "s3://here/part").unwrap().unwrap().join("part-1").exists());
+        tree.min_free_bytes = 0;
+        assert!(stage(&tree, "s3://elsewhere/part").unwrap().unwrap().join("part-1").exists());
+    }
 }

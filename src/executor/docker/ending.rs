@@ -111,7 +111,7 @@ pub(super) async fn ran_out_of_memory(docker: &bollard::Docker, container: &str,
 /// Brings checkpoints to where they are kept; what to tell where that failed.
 pub(super) async fn save_checkpoints(docker: &bollard::Docker, plan: &Plan) -> Option<String> {
     let (from, to) = plan.checkpoints.as_ref()?;
-    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1 };
+    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1, changed_only: true };
     let source = Source { docker, container: &plan.container, path: from, patience: plan.patience() };
     match archive::download(source, to.clone(), bounds).await {
         Ok(()) | Err(TransferError::Missing) => None,

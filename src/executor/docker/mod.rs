@@ -308,7 +308,8 @@ impl DockerExecutor {
         let containers: Vec<&str> = plan.containers().collect();
         // What comes later takes the place of what is there: the first host's files count.
         for container in containers.into_iter().rev() {
-            let bounds = Bounds { bytes, entries };
+            // Files of two hosts may have one size and one time.
+            let bounds = Bounds { bytes, entries, changed_only: false };
             let source = Source { docker: &clients.patient, container, path: from, patience: self.settings.patience };
             match archive::download(source, into.clone(), bounds).await {
                 // The program may have removed it.

@@ -32,6 +32,8 @@ const SETTLED_AFTER_MS: i64 = 2_000;
 pub(in crate::executor::docker) struct Bounds {
     pub(in crate::executor::docker) bytes: u64,
     pub(in crate::executor::docker) entries: u64,
+    /// Not files whose size and time are those of what is there: it came from the same place.
+    pub(in crate::executor::docker) changed_only: bool,
 }
 
 /// What is fetched.
@@ -184,7 +186,11 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
             return Err(TransferError::Refused(format!("its files are larger than {} bytes", bounds.bytes)));
         }
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
-        let item = Item { kind, link: link.as_deref(), mode, size, changed: settled(entry.header(), begun) };
+        let changed = settled(entry.header(), begun);
+        let item = Item { kind, link: link.as_deref(), mode, size, changed };
+        if bounds.changed_only && kind.is_file() && is_there(folder, &path, &item) {
+            continue;
+        }
         place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
     }
     Ok(())
@@ -254,9 +260,6 @@ fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Re
     if !kind.is_file() {
         return Ok(());
     }
-    if is_there(folder, path, item) {
-        return Ok(());
-    }
     // Under another name first: a reader sees the old file or the new one, and a link in its place is not followed.
     let name = path.file_name().unwrap_or_default();
     let new = parent.join(unfinished::name());
@@ -303,7 +306,7 @@ mod tests {
 
     use crate::executor::docker::archive::{append_folder, header};
 
-    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100 };
+    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100, changed_only: true };
 
     fn entry(archive: &mut Builder<Vec<u8>>, path: &str, kind: EntryType, link: &str, data: &[u8]) {
         let mut header = header(kind, 0o640, data.len() as u64, 0);
@@ -411,6 +414,17 @@ mod tests {
         take(1_000_001, b"three");
         assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
 
+        // From somewhere else, such as another host.
+        let mut archive = Builder::new(Vec::new());
+        append_folder(&mut archive, "model", 0o755).unwrap();
+        archive
+            .append_data(&mut header(EntryType::Regular, 0o640, 5, 1_000_001), "model/checkpoint", &b"other"[..])
+            .unwrap();
+        let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        let all = Bounds { changed_only: false, ..WIDE };
+        unpack(&archive.into_inner().unwrap()[..], &into, all).unwrap();
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "other");
+
         // Changed within a second, or with no times at all.
         for mtime in [Clock::System.now().0 / 1000, 0] {
             take(mtime, b"1");
@@ -462,9 +476,9 @@ mod tests {
             ("model/a", T::Regular, "", b"12345"),
             ("model/b", T::Regular, "", b"12345"),
         ];
-        assert_eq!(unpacked(two, Bounds { bytes: 10, entries: 2 }).1, Ok(()));
-        assert!(unpacked(two, Bounds { bytes: 9, entries: 2 }).1.unwrap_err().contains("larger than 9 bytes"));
-        assert!(unpacked(two, Bounds { bytes: 10, entries: 1 }).1.unwrap_err().contains("more than 1 files"));
+        assert_eq!(unpacked(two, Bounds { bytes: 10, entries: 2, ..WIDE }).1, Ok(()));
+        assert!(unpacked(two, Bounds { bytes: 9, entries: 2, ..WIDE }).1.unwrap_err().contains("larger than 9 bytes"));
+        assert!(unpacked(two, Bounds { bytes: 10, entries: 1, ..WIDE }).1.unwrap_err().contains("more than 1 files"));
         let deep = format!("model/{}x", "d/".repeat(44));
         let deep: &[(&str, EntryType, &str, &[u8])] = &[("m/", T::Directory, "", b""), (&deep, T::Regular, "", b"")];
         assert_eq!(unpacked(deep, WIDE).1, Ok(()));

@@ -77,7 +77,7 @@ impl Attempt<'_> {
                     News::Ended(at, Some(Ok(_) | Err(Error::DockerContainerWaitError { .. }))) => {
                         let over = running.swap_remove(at);
                         if let Some(frames) = over.frames {
-                            self.drain(over.host, frames).await?;
+                            self.drain(over.host, frames, DRAIN_PATIENCE).await?;
                         }
                         return Ok(Watched::Ended);
                     }
@@ -145,18 +145,19 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Takes what is left of the log of a container that is over.
-    async fn drain(&mut self, host: usize, mut frames: Frames) -> io::Result<Next> {
+    /// Takes what is left of the log of a container that is over; none where nothing comes for so long.
+    async fn drain(&mut self, host: usize, mut frames: Frames, patience: Duration) -> io::Result<Option<Next>> {
         loop {
-            let next = match tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
+            let next = match tokio::time::timeout(patience, frames.next()).await {
                 Ok(Some(Ok(frame))) => self.follower.take(host, frame, &mut frames, self.clock.now())?,
                 Ok(None) => Next::Nothing,
                 // An answer that there is no such log is one.
                 Ok(Some(Err(error))) if daemon::status(&error).is_some() => Next::Nothing,
-                Ok(Some(Err(_))) | Err(_) => Next::TheRest,
+                Ok(Some(Err(_))) => Next::TheRest,
+                Err(_) => return Ok(None),
             };
             if next != Next::More {
-                return Ok(next);
+                return Ok(Some(next));
             }
         }
     }
@@ -164,21 +165,26 @@ impl Attempt<'_> {
     /// Takes all that the daemon keeps of the log of a container that is over, however often it breaks off. False where it
     /// was out of reach for as long as patience lasts.
     pub(super) async fn take_the_rest(&mut self, host: usize) -> io::Result<bool> {
-        let container = self.hosts[host].container.clone();
-        let mut until = Instant::now() + self.plan.patience();
+        let (container, patience) = (self.hosts[host].container.clone(), self.plan.patience());
+        let mut until = Instant::now() + patience;
         loop {
             let before = self.follower.length();
             if let Ok(docker) = self.docker().await {
                 let frames = self.follower.frames(host, &docker, &container, false);
-                match self.drain(host, frames).await? {
-                    Next::Nothing => return Ok(true),
-                    Next::Others => continue,
-                    Next::More | Next::TheRest => {}
+                match self.drain(host, frames, patience).await? {
+                    Some(Next::Nothing) => return Ok(true),
+                    Some(Next::Others) => continue,
+                    Some(Next::More | Next::TheRest) => {}
+                    None => {
+                        let remark = format!("{}the end of the log was not to be had from the daemon", self.who(host));
+                        self.follower.remark(&remark, self.clock.now())?;
+                        return Ok(true);
+                    }
                 }
             }
             let now = Instant::now();
             if self.follower.length() > before {
-                until = now + self.plan.patience();
+                until = now + patience;
             } else if now >= until {
                 return Ok(false);
             }
