@@ -129,6 +129,23 @@ pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, Store
     row.as_ref().map(TrainingJob::read).transpose()
 }
 
+/// The jobs of those ids that have one, in any order.
+pub async fn get_all(tx: &mut Tx<'_>, ids: &[Uuid]) -> Result<Vec<TrainingJob>, StoreError> {
+    let mut jobs = Vec::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        let text = format!(
+            concat!("SELECT ", columns!(), " FROM training_jobs WHERE id IN (VALUES {})"),
+            placeholders(piece.len(), 1)
+        );
+        let rows =
+            assembled("reading training jobs", text, piece.iter().map(|id| (*id).into()).collect()).all(tx).await?;
+        for row in &rows {
+            jobs.push(TrainingJob::read(row)?);
+        }
+    }
+    Ok(jobs)
+}
+
 /// Locks the row until the end of the transaction and returns it.
 pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, StoreError> {
     let text = format!(concat!("SELECT ", columns!(), " FROM training_jobs WHERE id = $1{}"), tx.row_lock());
