@@ -124,7 +124,7 @@ mod tests {
             .iter()
             .map(|point| study.space.format(point).into_values().collect::<Vec<_>>().join(" "))
             .collect();
-        assert_eq!(texts, ["0.17112274722819137 14 c", "0.16064689694262088 14 c", "0.0012322794461864233 3 a"]);
+        assert_eq!(texts, ["0.16179533056011172 12 c", "0.13703935896108366 2 c", "0.0012322794461864233 3 a"]);
     }
 
     fn reported(min: u32, curves: &[Vec<f64>]) -> Study {
