@@ -300,6 +300,7 @@ mod tests {
                 source: "/data".into(),
                 sharded: false,
                 config: [("TrainingInputMode".to_owned(), "File".to_owned())].into(),
+                pipe: None,
             }],
             checkpoints: None,
             volume_bytes: None,

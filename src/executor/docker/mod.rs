@@ -302,6 +302,12 @@ impl Executor for DockerExecutor {
             )));
         };
         spec.check_channels()?;
+        if let Some(channel) = spec.channels.iter().find(|channel| channel.pipe.is_some()) {
+            let name = &channel.name;
+            return Err(ExecutorError::Client(format!(
+                "nothing is streamed into a container, as channel {name} asks for"
+            )));
+        }
         let folder = self.attempts.folder(spec.id);
         let doing = format!("starting attempt {}", spec.id);
         let made = folder.clone();

@@ -11,6 +11,7 @@ mod processes;
 mod sandbox;
 mod settings;
 mod strays;
+mod streams;
 pub mod supervisor;
 
 use std::collections::HashMap;
