@@ -72,7 +72,9 @@ pub(super) fn lines(named: &[(String, String)]) -> Option<Vec<u8>> {
         return None;
     }
     let mut lines = Vec::new();
-    named.iter().for_each(|(path, _)| write_line(&mut lines, &[Piece::File(path.clone())]));
+    for (path, _) in named {
+        write_line(&mut lines, &[Piece::File(path.clone())]);
+    }
     Some(lines)
 }
 

@@ -1,4 +1,4 @@
-//! The framing of RecordIO, as MXNet and the service's readers have it.
+//! The framing of `RecordIO`, as `MXNet` and the service's readers have it.
 //!
 //! Invariant: a record is a magic number, a length (both of four bytes, little-endian), the data, and zeros up to a
 //! multiple of four bytes. All data is one record: records in parts, for which the three high bits of the length stand,

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -56,6 +57,12 @@ impl Streams {
         self.report.as_ref()
     }
 
+    /// Whether the process ended before it was told to: its pipes were closed then, and the program may have taken a part
+    /// of the data for the whole.
+    pub(super) fn has_died(&mut self) -> bool {
+        self.report.as_mut().is_some_and(|report| is_ready(report) && matches!(report.read(&mut [0]), Ok(0)))
+    }
+
     /// Why the attempt cannot go on: what the process has told, or its end. Pipes stay open until this is dropped.
     pub(super) fn failure(&mut self) -> ExitCause {
         let mut told = [0; TOLD_BYTES];
@@ -64,12 +71,20 @@ impl Streams {
         match told[..length].split_first() {
             Some((b'd', text)) => ExitCause::InputRefused { message: message(text) },
             Some((_, text)) => ExitCause::Infrastructure { message: message(text) },
-            None => {
-                let message = "the process that streams the channels was ended from outside".to_owned();
-                ExitCause::Infrastructure { message }
-            }
+            None => died(),
         }
     }
+}
+
+/// The cause where the process has died.
+pub(super) fn died() -> ExitCause {
+    ExitCause::Infrastructure { message: "the process that streams the channels was ended from outside".to_owned() }
+}
+
+/// Whether this can be read, if only its end.
+fn is_ready(file: &File) -> bool {
+    let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waiting, PollTimeout::ZERO) == Ok(1)
 }
 
 impl Drop for Streams {
@@ -85,6 +100,8 @@ fn serve(streams: &[Stream], pipes: &OwnedFd, told: &File, supervisor: Pid) {
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != supervisor {
         return;
     }
+    // Before anything is unwound: a pipe that is closed looks like the end of its data.
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
     std::thread::scope(|scope| {
         for stream in streams {
             scope.spawn(|| stream.run(pipes.as_fd(), |error| tell(told, error)));

@@ -24,7 +24,7 @@ use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 use super::disk::Meter;
 use super::init::{self, Pipes, Report};
 use super::plan::Plan;
-use super::streams::Streams;
+use super::streams::{self, Streams};
 use super::{sandbox, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
@@ -263,6 +263,9 @@ impl Attempt<'_> {
     fn end(&mut self) {
         // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
         let _ = waitpid(self.first, None);
+        if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
+            self.stopping = Some(Stopping { cause: streams::died(), kill_at: None });
+        }
         self.streams = None;
         if self.plan.sandbox.is_none() {
             strays::end_children();

@@ -324,8 +324,8 @@ async fn what_streams_ends_with_its_attempt() {
 #[tokio::test]
 async fn an_attempt_without_its_streams_is_an_infrastructure_fault() {
     let h = Harness::start();
-    let mut spec = script("echo ready; cat $SM_INPUT_DIR/data/train_1; echo 'that was all'");
-    spec.channels.push(streamed(h.scratch(), &[("a", b"x")], PipeSpec::default()));
+    let mut spec = script("exec 3< $SM_INPUT_DIR/data/train_0; echo ready; while true; do sleep 0.01; done");
+    spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
     h.executor.launch(&spec).await.unwrap();
     line(&h.executor, spec.id, "ready").await;
     let threads = |process: &&String| {
