@@ -325,7 +325,7 @@ mod tests {
         );
         insta::assert_snapshot!(
             text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"DataSource": {"S3DataSource": {"S3DataType": "Converse"}, "DatasetSource": {"DatasetArn": "a"}}}]}})),
-            @"'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource. Value 'Converse' at 'trainingJobDefinition.inputDataConfig.2.member.dataSource.s3DataSource.s3DataType' is not supported yet. Use S3Prefix, ManifestFile or AugmentedManifestFile."
+            @"Value 'Converse' at 'trainingJobDefinition.inputDataConfig.2.member.dataSource.s3DataSource.s3DataType' is not supported yet. Use S3Prefix, ManifestFile or AugmentedManifestFile. 'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource."
         );
     }
 
