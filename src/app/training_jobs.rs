@@ -167,7 +167,7 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                 }
                 if job.stop_requested_at.is_none() {
                     job.request_stop(now);
-                    training_jobs::update(tx, &job).await?;
+                    training_jobs::update(tx, &[&job]).await?;
                 }
                 Ok(job.tuning_job_id)
             })
@@ -204,7 +204,7 @@ pub async fn interrupt(app: &App, scope: &Scope, name: &str) -> Result<(), AppEr
                 }
                 let latest = AttemptId { training_job: job.id, number: job.attempts };
                 match attempts::get(tx, latest).await?.filter(|attempt| attempt.exit.is_none()) {
-                    Some(_) => attempts::request_stop(tx, latest).await?,
+                    Some(_) => attempts::request_stop(tx, &[latest]).await?,
                     None => return refused("it is between two attempts"),
                 }
                 Ok(job.tuning_job_id)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
 use crate::domain::status::AttemptState;
@@ -17,8 +18,8 @@ use crate::executor::Observed;
 use crate::scheduler::drive::{Drive, stopped_before_start};
 use crate::scheduler::report::{Report, record};
 use crate::scheduler::{Held, Inner, SchedulerError};
-use crate::store::rows::Attempt;
-use crate::store::{WriteClass, attempts};
+use crate::store::rows::{Attempt, TrainingJob};
+use crate::store::{WriteClass, attempts, training_jobs};
 
 /// The timer of the pass.
 const PASS: Duration = Duration::from_secs(1);
@@ -133,12 +134,13 @@ impl Agent {
 
     /// Drives as many of the waiting attempts as there are slots, oldest first, and all that are started already.
     async fn admit(&mut self, waiting: Vec<&Attempt>) {
-        for row in waiting {
-            let has_slot = self.driving.len() < self.inner.parts.max_running;
-            if has_slot {
-                self.drive(row);
-                continue;
-            }
+        let slots = self.inner.parts.max_running.saturating_sub(self.driving.len());
+        let (admitted, others) = waiting.split_at(slots.min(waiting.len()));
+        let mut jobs = self.training_jobs(admitted).await;
+        for row in admitted {
+            self.drive(row, jobs.remove(&row.id.training_job));
+        }
+        for &row in others {
             if self.unstarted.contains(&row.id) && !row.stop_requested {
                 continue;
             }
@@ -156,7 +158,7 @@ impl Agent {
                 Ok(Observed::Absent) => {
                     self.unstarted.insert(row.id);
                 }
-                Ok(_) => self.drive(row),
+                Ok(_) => self.drive(row, None),
                 Err(error) => {
                     tracing::warn!(attempt = %row.id, error = crate::telemetry::chain(&error), "not observed");
                 }
@@ -164,14 +166,33 @@ impl Agent {
         }
     }
 
-    fn drive(&mut self, row: &Attempt) {
+    /// The training jobs of attempts, in one exchange with the database; what could not be read is left out.
+    async fn training_jobs(&self, attempts: &[&Attempt]) -> HashMap<Uuid, TrainingJob> {
+        if attempts.is_empty() {
+            return HashMap::new();
+        }
+        let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.id.training_job).collect();
+        let db = &self.inner.parts.db;
+        let read = db.glance_for_scheduling(move |tx| Box::pin(async move { training_jobs::get_all(tx, &ids).await }));
+        match read.await {
+            Ok(jobs) => jobs.into_iter().map(|job| (job.id, job)).collect(),
+            Err(error) => {
+                let error: crate::store::StoreError = error;
+                tracing::warn!(error = crate::telemetry::chain(&error), "training jobs could not be read together");
+                HashMap::new()
+            }
+        }
+    }
+
+    /// Drives an attempt; its training job's row is read again where it is not given.
+    fn drive(&mut self, row: &Attempt, job: Option<TrainingJob>) {
         let (stop, stop_requested) = watch::channel(row.stop_requested);
         let inner = Arc::clone(&self.inner);
         let row_of_task = row.clone();
         let held = Arc::new(OnceLock::new());
         let held_of_task = Arc::clone(&held);
         let task = tokio::spawn(async move {
-            let report = Drive::new(&inner, row_of_task, stop_requested).run().await;
+            let report = Drive::new(&inner, row_of_task, job, stop_requested).run().await;
             if let Some(report) = report
                 && let Some(held) = hand_over(&inner, report).await
             {

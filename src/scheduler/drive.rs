@@ -49,6 +49,8 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Drive {
     pub(super) inner: Arc<Inner>,
     pub(super) attempt: Attempt,
+    /// Its training job's row, where it was read with others; taken by the first that asks.
+    job: Option<TrainingJob>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -92,9 +94,10 @@ struct Rows {
 }
 
 impl Drive {
-    /// A drive of an inserted attempt; `stop` turns true when the rows give it up.
-    pub fn new(inner: &Arc<Inner>, attempt: Attempt, stop: watch::Receiver<bool>) -> Self {
-        Self { inner: Arc::clone(inner), attempt, stop }
+    /// A drive of an inserted attempt of a training job, if its row is at hand; `stop` turns true when the rows give
+    /// the attempt up.
+    pub fn new(inner: &Arc<Inner>, attempt: Attempt, job: Option<TrainingJob>, stop: watch::Receiver<bool>) -> Self {
+        Self { inner: Arc::clone(inner), attempt, job, stop }
     }
 
     /// Drives the attempt to its end. None where its training job is gone.
@@ -197,9 +200,10 @@ impl Drive {
     }
 
     /// Reads the rows, as often as it takes.
-    async fn rows(&self) -> Option<Rows> {
+    async fn rows(&mut self) -> Option<Rows> {
         loop {
-            match read_rows(&self.inner, &self.attempt).await {
+            let job = self.job.take();
+            match read_rows(&self.inner, &self.attempt, job).await {
                 Ok(rows) => return rows,
                 Err(error) => self.complain("the rows of an attempt could not be read", &error).await,
             }
@@ -292,7 +296,7 @@ impl Drive {
                 if let Some(mut job) = job.filter(|job| job.status == TrainingStatus::InProgress) {
                     show(&mut job);
                     job.modified_at = now;
-                    training_jobs::update(tx, &job).await?;
+                    training_jobs::update(tx, &[&job]).await?;
                 }
                 Ok::<_, StoreError>(())
             })
@@ -425,7 +429,7 @@ impl Drive {
                     if let Some(mut job) = job.filter(|job| !job.status.is_terminal()) {
                         job.began(Some(prepared_at), started_at);
                         job.modified_at = now;
-                        training_jobs::update(tx, &job).await?;
+                        training_jobs::update(tx, &[&job]).await?;
                     }
                 }
                 metrics::append(tx, attempt, 0, &points, position).await
@@ -436,10 +440,13 @@ impl Drive {
 }
 
 /// Reads what an attempt is driven from: for one that has not been started, its training job's row alone, where the
-/// definition is known.
-async fn read_rows(inner: &Inner, attempt: &Attempt) -> Result<Option<Rows>, SchedulerError> {
+/// definition is known and the row is not at hand.
+async fn read_rows(inner: &Inner, attempt: &Attempt, job: Option<TrainingJob>) -> Result<Option<Rows>, SchedulerError> {
     let (db, id) = (&inner.parts.db, attempt.id);
-    let job = db.glance_for_scheduling(move |tx| Box::pin(training_jobs::get(tx, id.training_job))).await?;
+    let job = match job {
+        Some(job) => Some(job),
+        None => db.glance_for_scheduling(move |tx| Box::pin(training_jobs::get(tx, id.training_job))).await?,
+    };
     let Some(job): Option<TrainingJob> = job else { return Ok(None) };
     let Some(definition) = inner.definition(job.definition_id, job.tuning_job_id).await? else { return Ok(None) };
     let started = !matches!(inner.parts.executor.observe(id).await, Ok(Observed::Absent));
@@ -463,7 +470,7 @@ async fn read_history(tx: &mut Tx<'_>, id: AttemptId) -> Result<(ReadPosition, i
 
 /// The report of an attempt that was given up before any executor started it. None where its training job is gone.
 pub(super) async fn stopped_before_start(inner: &Inner, attempt: &Attempt) -> Result<Option<Report>, SchedulerError> {
-    let Some(rows) = read_rows(inner, attempt).await? else { return Ok(None) };
+    let Some(rows) = read_rows(inner, attempt, None).await? else { return Ok(None) };
     let Some(tuning_job) = rows.job.tuning_job_id else { return Ok(None) };
     let mut report = Report::new(attempt.id, tuning_job, Exit::bare(inner.parts.clock.now(), ExitCause::Stopped));
     if let Some(objective) = rows.definition.ok().as_deref().and_then(followed_metric) {

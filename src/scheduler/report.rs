@@ -63,36 +63,41 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Stores what is left of the points, and where the log is.
+    pub async fn store_log(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if self.position != ReadPosition::default() {
+            metrics::append(tx, self.attempt, 0, &self.points, self.position).await?;
+        }
+        if !self.segments.is_empty() {
+            logs::add(tx, self.attempt, 0, &self.segments).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what it says into its training job's row, to be written by the caller.
+    pub fn tell(&self, job: &mut TrainingJob) {
+        job.began(self.prepared_at, self.exit.started_at);
+        if let Some(at) = self.uploading_at {
+            job.enter(SecondaryStatus::Uploading, at, None);
+        }
+        job.objective_status = self.objective.0;
+        job.objective_value = self.objective.1;
+        job.final_metrics.clone_from(&self.final_metrics);
+        job.model_artifacts.clone_from(&self.model_artifacts);
+        job.modified_at = job.modified_at.max(self.exit.ended_at);
+    }
+}
+
 /// Writes a report into the rows of its attempt and training job, for whoever decides. False where the attempt had
 /// ended before.
 pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError> {
     let Some(mut job) = training_jobs::lock(tx, report.attempt.training_job).await? else { return Ok(false) };
-    let recorded = record_in(tx, report, &mut job).await?;
-    if recorded {
-        training_jobs::update(tx, &job).await?;
-    }
-    Ok(recorded)
-}
-
-/// The same with the training job's row at hand, locked or under its tuning job's lock: the caller writes it.
-pub async fn record_in(tx: &mut Tx<'_>, report: &Report, job: &mut TrainingJob) -> Result<bool, StoreError> {
-    if !attempts::end(tx, report.attempt, &report.exit).await? {
+    if attempts::end(tx, &[(report.attempt, &report.exit)]).await? == 0 {
         return Ok(false);
     }
-    if report.position != ReadPosition::default() {
-        metrics::append(tx, report.attempt, 0, &report.points, report.position).await?;
-    }
-    if !report.segments.is_empty() {
-        logs::add(tx, report.attempt, 0, &report.segments).await?;
-    }
-    job.began(report.prepared_at, report.exit.started_at);
-    if let Some(at) = report.uploading_at {
-        job.enter(SecondaryStatus::Uploading, at, None);
-    }
-    job.objective_status = report.objective.0;
-    job.objective_value = report.objective.1;
-    job.final_metrics.clone_from(&report.final_metrics);
-    job.model_artifacts.clone_from(&report.model_artifacts);
-    job.modified_at = job.modified_at.max(report.exit.ended_at);
+    report.store_log(tx).await?;
+    report.tell(&mut job);
+    training_jobs::update(tx, &[&job]).await?;
     Ok(true)
 }

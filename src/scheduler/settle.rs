@@ -2,9 +2,10 @@
 //!
 //! Invariant: it locks the tuning job's row first, refuses a lost lease, reads status, budget and everything live again,
 //! and checks the budget in the transaction that inserts. It starts nothing: what it inserts is the intent that an
-//! executor acts on after the commit.
+//! executor acts on after the commit. What it decides it writes at its end, so that the exchanges with the database do
+//! not grow with the training jobs that it decides on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use crate::domain::outcome::Exit;
 use crate::domain::request::Tag;
 use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryStatus, TrainingStatus, TuningStatus};
 use crate::domain::time::Timestamp;
-use crate::scheduler::report::{Report, record_in};
+use crate::scheduler::report::Report;
 use crate::scheduler::spec::Tries;
 use crate::store::rows::{Attempt, TrainingJob, TuningJob};
 use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
@@ -86,7 +87,6 @@ pub async fn settle(tx: &mut Tx<'_>, input: &Input) -> Result<Option<Settled>, S
         return Err(StoreError::LeaseLost { job: input.tuning_job });
     }
     let live = training_jobs::live(tx, input.tuning_job).await?;
-    let latest = attempts::live_of_tuning_job(tx, input.tuning_job).await?;
     let mut work = Work {
         input,
         settled: Settled {
@@ -97,13 +97,14 @@ pub async fn settle(tx: &mut Tx<'_>, input: &Input) -> Result<Option<Settled>, S
             wants_plan: false,
             wake_executor: false,
         },
-        latest: latest.into_iter().map(|a| (a.id.training_job, a)).collect(),
+        changes: Changes::default(),
     };
-    for job in live {
-        work.training_job(tx, job).await?;
+    for (job, attempt) in live {
+        work.training_job(tx, job, attempt).await?;
     }
     work.tuning_job(tx).await?;
-    let mut settled = work.settled;
+    let Work { mut settled, changes, .. } = work;
+    changes.write(tx, &settled).await?;
     if settled.job != before {
         settled.job.modified_at = input.now;
         tuning_jobs::update(tx, &settled.job).await?;
@@ -114,25 +115,55 @@ pub async fn settle(tx: &mut Tx<'_>, input: &Input) -> Result<Option<Settled>, S
 struct Work<'i> {
     input: &'i Input,
     settled: Settled,
-    latest: HashMap<Uuid, Attempt>,
+    changes: Changes<'i>,
+}
+
+/// What is to be written of the training jobs that were there before, and of attempts.
+#[derive(Debug, Default)]
+struct Changes<'i> {
+    /// Attempts that have ended.
+    ended: Vec<(AttemptId, &'i Exit)>,
+    /// Attempts that are to end.
+    stopped: Vec<AttemptId>,
+    /// Training jobs whose rows are other ones now.
+    training_jobs: BTreeSet<Uuid>,
+    /// Attempts to be started.
+    attempts: Vec<Attempt>,
+}
+
+impl Changes<'_> {
+    async fn write(&self, tx: &mut Tx<'_>, settled: &Settled) -> Result<(), StoreError> {
+        attempts::end(tx, &self.ended).await?;
+        attempts::insert(tx, &self.attempts).await?;
+        attempts::request_stop(tx, &self.stopped).await?;
+        let jobs = settled.live.iter().chain(&settled.ended);
+        let changed: Vec<_> = jobs.filter(|job| self.training_jobs.contains(&job.id)).collect();
+        training_jobs::update(tx, &changed).await
+    }
 }
 
 impl Work<'_> {
     /// Decides on one training job and carries the step out.
-    async fn training_job(&mut self, tx: &mut Tx<'_>, mut job: TrainingJob) -> Result<(), StoreError> {
-        let mut attempt = self.latest.remove(&job.id);
+    async fn training_job(
+        &mut self,
+        tx: &mut Tx<'_>,
+        mut job: TrainingJob,
+        mut attempt: Option<Attempt>,
+    ) -> Result<(), StoreError> {
         if let Some(attempt) = &mut attempt
             && attempt.exit.is_none()
             && let Some(report) = self.input.reports.iter().find(|report| report.attempt == attempt.id)
-            && record_in(tx, report, &mut job).await?
         {
-            // Whoever ended has a next step, and that writes the row.
+            report.store_log(tx).await?;
+            report.tell(&mut job);
             attempt.exit = Some(report.exit.clone());
+            self.changes.ended.push((report.attempt, &report.exit));
+            self.changes.training_jobs.insert(job.id);
         }
         let runs = attempt.as_ref().is_some_and(|attempt| attempt.exit.is_none());
         if runs && job.stop_requested_at.is_none() && self.input.stop_early.contains(&job.id) {
             job.stop_early(self.input.now);
-            training_jobs::update(tx, &job).await?;
+            self.changes.training_jobs.insert(job.id);
         }
         let exit = attempt.as_ref().and_then(|attempt| attempt.exit.as_ref());
         match decide_training(&self.input.tries.view(&job, attempt.as_ref(), exit, self.input.now)) {
@@ -143,7 +174,7 @@ impl Work<'_> {
             }
             Some(TrainingStep::StopAttempt) => {
                 if let Some(attempt) = &mut attempt {
-                    attempts::request_stop(tx, attempt.id).await?;
+                    self.changes.stopped.push(attempt.id);
                     attempt.stop_requested = true;
                 }
                 self.settled.wake_executor = true;
@@ -160,14 +191,14 @@ impl Work<'_> {
                     job.final_metrics.clear();
                 }
                 job.attempts = number;
-                training_jobs::update(tx, &job).await?;
-                let attempt = self.insert_attempt(tx, job.id, number).await?;
+                self.changes.training_jobs.insert(job.id);
+                let attempt = self.new_attempt(job.id, number);
                 self.keep(job, Some(attempt));
             }
             Some(TrainingStep::End(ending)) => {
                 let exit = attempt.as_ref().and_then(|a| a.exit.as_ref());
                 self.end(&mut job, ending, exit);
-                training_jobs::update(tx, &job).await?;
+                self.changes.training_jobs.insert(job.id);
                 self.settled.ended.push(job);
                 self.settled.wake_executor = true;
             }
@@ -180,12 +211,7 @@ impl Work<'_> {
         self.settled.attempts.extend(attempt);
     }
 
-    async fn insert_attempt(
-        &mut self,
-        tx: &mut Tx<'_>,
-        training_job: Uuid,
-        number: u32,
-    ) -> Result<Attempt, StoreError> {
+    fn new_attempt(&mut self, training_job: Uuid, number: u32) -> Attempt {
         let attempt = Attempt {
             id: AttemptId { training_job, number },
             executor_id: self.input.executor_id.clone(),
@@ -194,9 +220,9 @@ impl Work<'_> {
             exit: None,
             inserted_at: self.input.now,
         };
-        attempts::insert(tx, &attempt).await?;
+        self.changes.attempts.push(attempt.clone());
         self.settled.wake_executor = true;
-        Ok(attempt)
+        attempt
     }
 
     /// Ends a training job: its row, and the tuning job's counters, best and observation number.
@@ -264,7 +290,7 @@ impl Work<'_> {
                 self.settled.wants_plan = points.len() < at_most as usize;
                 self.insert(tx, points).await?;
             }
-            Some(TuningStep::StopTrainingJobs) => self.stop_training_jobs(tx).await?,
+            Some(TuningStep::StopTrainingJobs) => self.stop_training_jobs(),
             Some(TuningStep::End { status, reason }) => {
                 let tuning = &mut self.settled.job;
                 tuning.status = status;
@@ -311,14 +337,14 @@ impl Work<'_> {
         let inherited = tags::list(tx, &scope.tuning_job_arn(&self.settled.job.name)).await?;
         let planned = self.input.plan.as_ref();
         let uses_all = planned.is_some_and(|p| p.exhausted && p.points.len() == points.len());
+        let mut jobs = Vec::with_capacity(points.len());
         for tuned in points {
-            let mut job = self.new_training_job(tuned);
-            job.name = self.free_name(tx, job.ordinal).await?;
-            training_jobs::insert(tx, &job).await?;
-            let attempt = self.insert_attempt(tx, job.id, 1).await?;
+            jobs.push(self.new_training_job(tuned, &jobs));
+        }
+        for job in self.insert_named(tx, jobs).await? {
+            let attempt = self.new_attempt(job.id, 1);
             self.inherit_tags(tx, &job, &inherited).await?;
-            self.settled.live.push(job);
-            self.settled.attempts.push(attempt);
+            self.keep(job, Some(attempt));
         }
         let tuning = &mut self.settled.job;
         tuning.exhausted |= uses_all;
@@ -326,9 +352,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn new_training_job(&mut self, tuned: BTreeMap<String, String>) -> TrainingJob {
+    /// The next training job after the live and the `earlier` ones.
+    fn new_training_job(&mut self, tuned: BTreeMap<String, String>, earlier: &[TrainingJob]) -> TrainingJob {
         let now = self.input.now;
-        let pending = self.settled.live.iter().map(|j| j.ordinal).collect();
+        let pending = self.settled.live.iter().chain(earlier).map(|j| j.ordinal).collect();
         let tuning = &mut self.settled.job;
         tuning.inserted += 1;
         tuning.counters.in_progress += 1;
@@ -364,17 +391,26 @@ impl Work<'_> {
         job
     }
 
-    /// A name that no training job has, also none that an earlier tuning job of this name left.
-    async fn free_name(&self, tx: &mut Tx<'_>, ordinal: u32) -> Result<String, StoreError> {
+    /// Inserts training jobs under names that no other has, also none that an earlier tuning job of this name left.
+    async fn insert_named(
+        &self,
+        tx: &mut Tx<'_>,
+        mut nameless: Vec<TrainingJob>,
+    ) -> Result<Vec<TrainingJob>, StoreError> {
         let tuning = &self.settled.job;
-        let mut salt = 0;
-        loop {
-            let name = training_job_name(&tuning.name, tuning.id, ordinal, salt);
-            if !training_jobs::name_exists(tx, &tuning.scope, &name).await? {
-                return Ok(name);
+        let (mut named, mut salt) = (Vec::with_capacity(nameless.len()), 0);
+        while !nameless.is_empty() {
+            for job in &mut nameless {
+                job.name = training_job_name(&tuning.name, tuning.id, job.ordinal, salt);
             }
+            let inserted = training_jobs::insert(tx, &nameless).await?;
+            let (of_free_names, others) = nameless.into_iter().partition(|job| inserted.contains(&job.id));
+            named.extend::<Vec<_>>(of_free_names);
+            nameless = others;
             salt += 1;
         }
+        named.sort_unstable_by_key(|job| job.ordinal);
+        Ok(named)
     }
 
     async fn inherit_tags(&self, tx: &mut Tx<'_>, job: &TrainingJob, inherited: &[Tag]) -> Result<(), StoreError> {
@@ -384,25 +420,16 @@ impl Work<'_> {
         tags::set(tx, &job.scope.training_job_arn(&job.name), inherited).await
     }
 
-    async fn stop_training_jobs(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let now = self.input.now;
-        let attempt_of: HashMap<Uuid, usize> =
-            self.settled.attempts.iter().enumerate().map(|(i, a)| (a.id.training_job, i)).collect();
-        for job in &mut self.settled.live {
-            if job.stop_requested_at.is_none() {
-                job.request_stop(now);
-                training_jobs::update(tx, job).await?;
-            }
-            let Some(attempt) = attempt_of.get(&job.id).and_then(|i| self.settled.attempts.get_mut(*i)) else {
-                continue;
-            };
-            if !attempt.stop_requested {
-                attempts::request_stop(tx, attempt.id).await?;
-                attempt.stop_requested = true;
-                self.settled.wake_executor = true;
-            }
+    fn stop_training_jobs(&mut self) {
+        for job in self.settled.live.iter_mut().filter(|job| job.stop_requested_at.is_none()) {
+            job.request_stop(self.input.now);
+            self.changes.training_jobs.insert(job.id);
         }
-        Ok(())
+        for attempt in self.settled.attempts.iter_mut().filter(|attempt| !attempt.stop_requested) {
+            attempt.stop_requested = true;
+            self.changes.stopped.push(attempt.id);
+            self.settled.wake_executor = true;
+        }
     }
 }
 

@@ -237,12 +237,12 @@ impl TuningLoop {
                     let Some(job) = tuning_jobs::get(tx, id).await? else { return Ok::<_, StoreError>(None) };
                     let definition = definitions::get(tx, job.definition_id).await?;
                     let history = training_jobs::history(tx, id).await?;
-                    let attempts = crate::store::attempts::live_of_tuning_job(tx, id).await?;
-                    Ok(Some((job, definition, history, attempts)))
+                    let live = training_jobs::live(tx, id).await?;
+                    Ok(Some((job, definition, history, live)))
                 })
             })
             .await?;
-        let Some((job, definition, history, attempts)) = rows else { return Ok(None) };
+        let Some((job, definition, history, live)) = rows else { return Ok(None) };
         let definition = definition.ok_or(SchedulerError::DefinitionMissing { tuning_job: id })?;
         let definition = ReadDefinition::read(&definition).map_err(|source| SchedulerError::Definition { source })?;
         let mut study = study::empty(&job, &study::request(&job)?)?;
@@ -251,12 +251,7 @@ impl TuningLoop {
             let curve = curves.remove(&row.id).unwrap_or_default();
             study.trials.push(study::trial(&study.space, row, curve)?);
         }
-        let mut attempts: BTreeMap<Uuid, Attempt> = attempts.into_iter().map(|a| (a.id.training_job, a)).collect();
-        let live = history
-            .into_iter()
-            .filter(|row| row.observation.is_none())
-            .map(|row| (row.id, (row.clone(), attempts.remove(&row.id))))
-            .collect();
+        let live = live.into_iter().map(|(row, attempt)| (row.id, (row, attempt))).collect();
         Ok(Some(Memory { job, definition, study, live }))
     }
 

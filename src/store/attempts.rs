@@ -5,37 +5,46 @@
 use crate::domain::names::AttemptId;
 use crate::domain::outcome::Exit;
 use crate::domain::status::AttemptState;
-use crate::store::query::{Row, Value, assembled, json, pieces, placeholders, sql};
+use crate::store::query::{Reader, Row, Value, assembled, json, pieces, placeholders, sql};
 use crate::store::rows::Attempt;
 use crate::store::{StoreError, Tx};
 
+/// Every column; no other table that these are joined to has one of the same name.
 macro_rules! columns {
     () => {
         "training_job_id, number, executor_id, state, stop_requested, end_record, inserted_at"
     };
 }
+pub(super) use columns;
 
-/// Inserts an attempt (state `Inserted`) with its first host.
-pub async fn insert(tx: &mut Tx<'_>, attempt: &Attempt) -> Result<(), StoreError> {
-    sql("inserting an attempt", concat!("INSERT INTO attempts (", columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7)"))
-        .bind(attempt.id.training_job)
-        .bind(attempt.id.number)
-        .bind(&attempt.executor_id)
-        .bind(attempt.state.as_str())
-        .bind(attempt.stop_requested)
-        .bind(attempt.exit.as_ref().map_or(Ok(Value::Text(None)), json)?)
-        .bind(attempt.inserted_at)
-        .execute(tx)
-        .await?;
-    sql(
-        "inserting an attempt's host",
-        "INSERT INTO hosts (training_job_id, attempt, host, read_offset, non_finite) VALUES ($1, $2, 0, 0, 0)",
-    )
-    .bind(attempt.id.training_job)
-    .bind(attempt.id.number)
-    .execute(tx)
-    .await
-    .map(|_| ())
+/// Inserts attempts (state `Inserted`), each with its first host, in one exchange with the database.
+pub async fn insert(tx: &mut Tx<'_>, attempts: &[Attempt]) -> Result<(), StoreError> {
+    const WIDTH: usize = 7;
+    for piece in pieces(attempts) {
+        let rows =
+            format!(concat!("INSERT INTO attempts (", columns!(), ") VALUES {}"), placeholders(piece.len(), WIDTH));
+        let hosts = "INSERT INTO hosts (training_job_id, attempt, host, read_offset, non_finite) \
+                     SELECT training_job_id, number, 0, 0, 0 FROM";
+        let keys: Vec<String> =
+            (0..piece.len()).map(|at| format!("(${}, ${})", at * WIDTH + 1, at * WIDTH + 2)).collect();
+        let script =
+            format!("{rows}; {hosts} attempts WHERE (training_job_id, number) IN (VALUES {})", keys.join(", "));
+        let statement = format!("WITH attempt AS ({rows} RETURNING training_job_id, number) {hosts} attempt");
+        let mut args = Vec::with_capacity(piece.len() * WIDTH);
+        for attempt in piece {
+            args.extend::<[Value; WIDTH]>([
+                attempt.id.training_job.into(),
+                attempt.id.number.into(),
+                (&attempt.executor_id).into(),
+                attempt.state.as_str().into(),
+                attempt.stop_requested.into(),
+                attempt.exit.as_ref().map_or(Ok(Value::Text(None)), json)?,
+                attempt.inserted_at.into(),
+            ]);
+        }
+        assembled("inserting attempts", tx.exchange(script, statement), args).execute(tx).await?;
+    }
+    Ok(())
 }
 
 /// The attempt of an id.
@@ -51,43 +60,42 @@ pub async fn get(tx: &mut Tx<'_>, id: AttemptId) -> Result<Option<Attempt>, Stor
     row.as_ref().map(read).transpose()
 }
 
-/// Records how an attempt ended: `Inserted` becomes `Ended`. False where it had ended before.
-pub async fn end(tx: &mut Tx<'_>, id: AttemptId, exit: &Exit) -> Result<bool, StoreError> {
-    let ended = sql(
-        "recording an attempt's end",
-        "UPDATE attempts SET state = 'Ended', end_record = $3 \
-         WHERE training_job_id = $1 AND number = $2 AND state = 'Inserted'",
-    )
-    .bind(id.training_job)
-    .bind(id.number)
-    .bind(json(exit)?)
-    .execute(tx)
-    .await?;
-    Ok(ended > 0)
+/// Records how attempts ended: `Inserted` becomes `Ended`. Returns how many had not ended before.
+pub async fn end(tx: &mut Tx<'_>, ends: &[(AttemptId, &Exit)]) -> Result<u64, StoreError> {
+    let mut ended = 0;
+    for piece in pieces(ends) {
+        let text = format!(
+            "UPDATE attempts SET state = 'Ended', end_record = new.column3 FROM (VALUES {}) AS new \
+             WHERE training_job_id = new.column1 AND number = new.column2 AND state = 'Inserted'",
+            placeholders(piece.len(), 3)
+        );
+        let mut args = Vec::with_capacity(piece.len() * 3);
+        for (id, exit) in piece {
+            args.extend([id.training_job.into(), id.number.into(), json(exit)?]);
+        }
+        ended += assembled("recording the end of attempts", text, args).execute(tx).await?;
+    }
+    Ok(ended)
 }
 
-/// Asks the attempt's executor to end it.
-pub async fn request_stop(tx: &mut Tx<'_>, id: AttemptId) -> Result<(), StoreError> {
-    sql(
-        "asking for an attempt's end",
-        "UPDATE attempts SET stop_requested = 1 WHERE training_job_id = $1 AND number = $2",
-    )
-    .bind(id.training_job)
-    .bind(id.number)
-    .execute(tx)
-    .await
-    .map(|_| ())
+/// Asks the attempts' executor to end them.
+pub async fn request_stop(tx: &mut Tx<'_>, ids: &[AttemptId]) -> Result<(), StoreError> {
+    set_where(tx, "asking for the end of attempts", "stop_requested = 1", ids).await
 }
 
 /// Notes that the executor holds nothing of them any more.
 pub async fn mark_removed(tx: &mut Tx<'_>, ids: &[AttemptId]) -> Result<(), StoreError> {
+    set_where(tx, "noting the removal of attempts", "state = 'Removed'", ids).await
+}
+
+async fn set_where(tx: &mut Tx<'_>, doing: &'static str, set: &str, ids: &[AttemptId]) -> Result<(), StoreError> {
     for piece in pieces(ids) {
         let text = format!(
-            "UPDATE attempts SET state = 'Removed' WHERE (training_job_id, number) IN (VALUES {})",
+            "UPDATE attempts SET {set} WHERE (training_job_id, number) IN (VALUES {})",
             placeholders(piece.len(), 2)
         );
         let args = piece.iter().flat_map(|id| [Value::from(id.training_job), Value::from(id.number)]).collect();
-        assembled("noting the removal of attempts", text, args).execute(tx).await?;
+        assembled(doing, text, args).execute(tx).await?;
     }
     Ok(())
 }
@@ -109,22 +117,12 @@ pub async fn of_executor(tx: &mut Tx<'_>, executor_id: &str) -> Result<Vec<Attem
     rows.iter().map(read).collect()
 }
 
-/// The latest attempt of each training job of a tuning job that is not over.
-pub async fn live_of_tuning_job(tx: &mut Tx<'_>, tuning_job: uuid::Uuid) -> Result<Vec<Attempt>, StoreError> {
-    let rows = sql(
-        "reading the attempts of live training jobs",
-        "SELECT a.training_job_id, a.number, a.executor_id, a.state, a.stop_requested, a.end_record, a.inserted_at \
-         FROM training_jobs j JOIN attempts a ON a.training_job_id = j.id AND a.number = j.attempts \
-         WHERE j.tuning_job_id = $1 AND j.status IN ('InProgress', 'Stopping', 'Deleting') ORDER BY j.ordinal",
-    )
-    .bind(tuning_job)
-    .all(tx)
-    .await?;
-    rows.iter().map(read).collect()
+fn read(row: &Row) -> Result<Attempt, StoreError> {
+    read_columns(&mut row.reader("attempts", columns!()))
 }
 
-fn read(row: &Row) -> Result<Attempt, StoreError> {
-    let mut r = row.reader("attempts", columns!());
+/// Reads an attempt's columns, the next ones of the row.
+pub(super) fn read_columns(r: &mut Reader<'_>) -> Result<Attempt, StoreError> {
     Ok(Attempt {
         id: AttemptId { training_job: r.parsed()?, number: r.u32()? },
         executor_id: r.text()?,

@@ -3,14 +3,16 @@
 //! Invariant: what a job was suggested from (ordinal, watermark, pending, values) is written once; a tuning job's jobs
 //! keep its id after it is deleted. A statement of the scheduler locks the tuning job's row before any of these.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use crate::domain::names::{Scope, name_key};
 use crate::domain::status::TrainingStatus;
 use crate::store::listing::{self, List, Listed};
-use crate::store::query::{Reader, Row, assembled, json, sql};
-use crate::store::rows::{Definition, ListQuery, Page, SortKey, SortValue, TrainingJob};
-use crate::store::{StoreError, Tx, definitions};
+use crate::store::query::{Reader, Row, Value, assembled, json, pieces, placeholders, sql};
+use crate::store::rows::{Attempt, Definition, ListQuery, Page, SortKey, SortValue, TrainingJob};
+use crate::store::{StoreError, Tx, attempts, definitions};
 
 /// Every column, in the order in which `Listed::read` reads and `insert` writes them.
 macro_rules! columns {
@@ -21,61 +23,56 @@ macro_rules! columns {
     };
 }
 
-/// Inserts a job; `NameTaken` where its name is used.
-pub async fn insert(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError> {
-    let inserted = sql(
-        "inserting a training job",
-        concat!(
-            "INSERT INTO training_jobs (",
-            columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $21, $22, $23, $24, $25, $26, $27) ON CONFLICT (account, region, name_key) DO NOTHING"
-        ),
-    )
-    .bind(job.id)
-    .bind(&job.scope.account)
-    .bind(&job.scope.region)
-    .bind(name_key(&job.name))
-    .bind(&job.name)
-    .bind(job.tuning_job_id)
-    .bind(job.definition_id)
-    .bind(job.ordinal)
-    .bind(job.watermark)
-    .bind(json(&job.pending)?)
-    .bind(json(&job.tuned)?)
-    .bind(job.status.as_str())
-    .bind(job.secondary.as_str())
-    .bind(json(&job.transitions)?)
-    .bind(job.failure_reason.as_ref())
-    .bind(job.created_at)
-    .bind(job.modified_at)
-    .bind(job.started_at)
-    .bind(job.ended_at)
-    .bind(job.stop_requested_at)
-    .bind(job.stopped_early)
-    .bind(job.objective_status.as_str())
-    .bind(job.objective_value)
-    .bind(json(&job.final_metrics)?)
-    .bind(job.model_artifacts.as_ref())
-    .bind(job.attempts)
-    .bind(job.observation)
-    .execute(tx)
-    .await?;
-    if inserted == 0 { Err(StoreError::NameTaken { name: job.name.clone() }) } else { Ok(()) }
-}
-
-/// Whether a name is used, ignoring case.
-pub async fn name_exists(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<bool, StoreError> {
-    let row = sql(
-        "looking for a training job's name",
-        "SELECT 1 FROM training_jobs WHERE account = $1 AND region = $2 AND name_key = $3",
-    )
-    .bind(&scope.account)
-    .bind(&scope.region)
-    .bind(name_key(name))
-    .optional(tx)
-    .await?;
-    Ok(row.is_some())
+/// Inserts those of the jobs whose names are free, in one exchange with the database; returns their ids.
+pub async fn insert(tx: &mut Tx<'_>, jobs: &[TrainingJob]) -> Result<HashSet<Uuid>, StoreError> {
+    const WIDTH: usize = 27;
+    let mut inserted = HashSet::new();
+    for piece in pieces(jobs) {
+        let text = format!(
+            concat!(
+                "INSERT INTO training_jobs (",
+                columns!(),
+                ") VALUES {} ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id"
+            ),
+            placeholders(piece.len(), WIDTH)
+        );
+        let mut args = Vec::with_capacity(piece.len() * WIDTH);
+        for job in piece {
+            args.extend::<[Value; WIDTH]>([
+                job.id.into(),
+                (&job.scope.account).into(),
+                (&job.scope.region).into(),
+                name_key(&job.name).into(),
+                (&job.name).into(),
+                job.tuning_job_id.into(),
+                job.definition_id.into(),
+                job.ordinal.into(),
+                job.watermark.into(),
+                json(&job.pending)?,
+                json(&job.tuned)?,
+                job.status.as_str().into(),
+                job.secondary.as_str().into(),
+                json(&job.transitions)?,
+                job.failure_reason.as_ref().into(),
+                job.created_at.into(),
+                job.modified_at.into(),
+                job.started_at.into(),
+                job.ended_at.into(),
+                job.stop_requested_at.into(),
+                job.stopped_early.into(),
+                job.objective_status.as_str().into(),
+                job.objective_value.into(),
+                json(&job.final_metrics)?,
+                job.model_artifacts.as_ref().into(),
+                job.attempts.into(),
+                job.observation.into(),
+            ]);
+        }
+        for row in assembled("inserting training jobs", text, args).all(tx).await? {
+            inserted.insert(row.reader("training_jobs", "id").parsed()?);
+        }
+    }
+    Ok(inserted)
 }
 
 /// The job of a name, ignoring case.
@@ -132,6 +129,23 @@ pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, Store
     row.as_ref().map(TrainingJob::read).transpose()
 }
 
+/// The jobs of those ids that have one, in any order.
+pub async fn get_all(tx: &mut Tx<'_>, ids: &[Uuid]) -> Result<Vec<TrainingJob>, StoreError> {
+    let mut jobs = Vec::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        let text = format!(
+            concat!("SELECT ", columns!(), " FROM training_jobs WHERE id IN (VALUES {})"),
+            placeholders(piece.len(), 1)
+        );
+        let rows =
+            assembled("reading training jobs", text, piece.iter().map(|id| (*id).into()).collect()).all(tx).await?;
+        for row in &rows {
+            jobs.push(TrainingJob::read(row)?);
+        }
+    }
+    Ok(jobs)
+}
+
 /// Locks the row until the end of the transaction and returns it.
 pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, StoreError> {
     let text = format!(concat!("SELECT ", columns!(), " FROM training_jobs WHERE id = $1{}"), tx.row_lock());
@@ -139,35 +153,43 @@ pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, Stor
     row.as_ref().map(TrainingJob::read).transpose()
 }
 
-/// Writes every mutable column (all but identity and suggestion).
-pub async fn update(tx: &mut Tx<'_>, job: &TrainingJob) -> Result<(), StoreError> {
-    sql(
-        "updating a training job",
-        "UPDATE training_jobs SET status = $2, secondary = $3, transitions = $4, failure_reason = $5, \
-         modified_at = $6, started_at = $7, ended_at = $8, stop_requested_at = $9, objective_status = $10, \
-         objective_value = $11, final_metrics = $12, model_artifacts = $13, attempts = $14, observation = $15, \
-         stopped_early = $16 \
-         WHERE id = $1",
-    )
-    .bind(job.id)
-    .bind(job.status.as_str())
-    .bind(job.secondary.as_str())
-    .bind(json(&job.transitions)?)
-    .bind(job.failure_reason.as_ref())
-    .bind(job.modified_at)
-    .bind(job.started_at)
-    .bind(job.ended_at)
-    .bind(job.stop_requested_at)
-    .bind(job.objective_status.as_str())
-    .bind(job.objective_value)
-    .bind(json(&job.final_metrics)?)
-    .bind(job.model_artifacts.as_ref())
-    .bind(job.attempts)
-    .bind(job.observation)
-    .bind(job.stopped_early)
-    .execute(tx)
-    .await
-    .map(|_| ())
+/// Writes every mutable column (all but identity and suggestion) of the jobs, in one exchange with the database.
+pub async fn update(tx: &mut Tx<'_>, jobs: &[&TrainingJob]) -> Result<(), StoreError> {
+    const WIDTH: usize = 16;
+    for piece in pieces(jobs) {
+        let text = format!(
+            "UPDATE training_jobs SET status = new.column2, secondary = new.column3, transitions = new.column4, \
+             failure_reason = new.column5, modified_at = new.column6, started_at = new.column7, \
+             ended_at = new.column8, stop_requested_at = new.column9, objective_status = new.column10, \
+             objective_value = new.column11, final_metrics = new.column12, model_artifacts = new.column13, \
+             attempts = new.column14, observation = new.column15, stopped_early = new.column16 \
+             FROM (VALUES {}) AS new WHERE id = new.column1",
+            placeholders(piece.len(), WIDTH)
+        );
+        let mut args = Vec::with_capacity(piece.len() * WIDTH);
+        for job in piece {
+            args.extend::<[Value; WIDTH]>([
+                job.id.into(),
+                job.status.as_str().into(),
+                job.secondary.as_str().into(),
+                json(&job.transitions)?,
+                job.failure_reason.as_ref().into(),
+                job.modified_at.into(),
+                job.started_at.into(),
+                job.ended_at.into(),
+                job.stop_requested_at.into(),
+                job.objective_status.as_str().into(),
+                job.objective_value.into(),
+                json(&job.final_metrics)?,
+                job.model_artifacts.as_ref().into(),
+                job.attempts.into(),
+                job.observation.into(),
+                job.stopped_early.into(),
+            ]);
+        }
+        assembled("updating training jobs", text, args).execute(tx).await?;
+    }
+    Ok(())
 }
 
 /// Deletes a terminal job with its attempts, points, log index and tags; frees the name.
@@ -229,21 +251,32 @@ pub(super) fn of_tuning_job(tuning_job: Uuid) -> List {
     }
 }
 
-/// A tuning job's jobs that are not over, by ordinal.
-pub async fn live(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<TrainingJob>, StoreError> {
+/// A tuning job's jobs that are not over, by ordinal, each with its latest attempt if it has one.
+pub async fn live(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<(TrainingJob, Option<Attempt>)>, StoreError> {
+    macro_rules! all {
+        () => {
+            concat!(columns!(), ", has_attempt, ", attempts::columns!())
+        };
+    }
     let rows = sql(
         "reading a tuning job's live training jobs",
         concat!(
             "SELECT ",
             columns!(),
-            " FROM training_jobs WHERE tuning_job_id = $1 AND status IN ('InProgress', 'Stopping', 'Deleting') \
-             ORDER BY ordinal"
+            ", CAST(CASE WHEN a.training_job_id IS NULL THEN 0 ELSE 1 END AS BIGINT), ",
+            attempts::columns!(),
+            " FROM training_jobs LEFT JOIN attempts a ON a.training_job_id = id AND a.number = training_jobs.attempts \
+             WHERE tuning_job_id = $1 AND status IN ('InProgress', 'Stopping', 'Deleting') ORDER BY ordinal"
         ),
     )
     .bind(tuning_job)
     .all(tx)
     .await?;
-    rows.iter().map(TrainingJob::read).collect()
+    let pair = |row: &Row| {
+        let mut r = row.reader("training_jobs", all!());
+        Ok((read(&mut r)?, r.flag()?.then(|| attempts::read_columns(&mut r)).transpose()?))
+    };
+    rows.iter().map(pair).collect()
 }
 
 /// All of a tuning job's jobs, by ordinal: the study, when a server takes it over.

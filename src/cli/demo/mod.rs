@@ -168,7 +168,7 @@ fn request(arguments: &DemoArgs, settings: &Settings) -> serde_json::Value {
     json!({
         "HyperParameterTuningJobName": TUNING_JOB,
         "HyperParameterTuningJobConfig": {
-            "Strategy": "Random",
+            "Strategy": "Bayesian",
             "HyperParameterTuningJobObjective": { "Type": "Maximize", "MetricName": OBJECTIVE },
             "ResourceLimits": {
                 "MaxNumberOfTrainingJobs": arguments.jobs,

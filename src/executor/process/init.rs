@@ -77,8 +77,8 @@ pub(super) fn awaited_signals() -> SigSet {
 /// Forks.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 pub(super) fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: the supervisor and the first process have one thread each, so no lock can be held by another one and the
-    // child may do whatever its parent may.
+    // SAFETY: the nursery, the supervisor and the first process have one thread each, so no lock can be held by another
+    // one and the child may do whatever its parent may.
     unsafe { nix::unistd::fork() }
 }
 

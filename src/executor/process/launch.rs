@@ -1,21 +1,20 @@
 //! Starting an attempt: its plan, its folder, its supervisor.
 //!
-//! Invariant: whoever starts a supervisor holds the folder's lock and hands it over by inheritance, so there is no moment
+//! Invariant: whoever starts a supervisor holds the folder's lock until the supervisor has it too, so there is no moment
 //! at which an attempt that was started looks as if it were not, nor one at which two are. A server that dies on the way
 //! leaves a folder that can be started again.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 
 use super::disk::DiskLimit;
+use super::nursery::Nursery;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
 use super::strays;
 use crate::domain::pipe::Share;
@@ -32,7 +31,7 @@ const WRITABLE: [&str; 6] = ["", "model", "output", "output/data", "checkpoints"
 /// What is the same for every attempt.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) binary: PathBuf,
+    pub(super) nursery: Nursery,
     pub(super) working_dir: PathBuf,
     pub(super) search_path: String,
     pub(super) masked: Vec<PathBuf>,
@@ -108,21 +107,16 @@ impl Launch {
         Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
     }
 
-    /// Makes the folder and starts the supervisor. None where the attempt was started before.
-    pub(super) fn start(&self, folder: &Folder, binary: &Path) -> io::Result<Option<Child>> {
+    /// Makes the folder and starts the supervisor; nothing where the attempt was started before.
+    pub(super) fn start(&self, folder: &Folder, nursery: &Nursery) -> io::Result<()> {
         make_folder(folder.path(), 0o700 | self.passage())?;
-        let Some(lock) = folder.try_lock()? else { return Ok(None) };
+        let Some(lock) = folder.try_lock()? else { return Ok(()) };
         if folder.was_started()? {
-            return Ok(None);
+            return Ok(());
         }
         folder.mark_boot()?;
         self.fill(folder)?;
-        let mut supervisor = Command::new(binary);
-        supervisor.arg("supervise").arg(folder.path()).env_clear();
-        supervisor.stdin(Stdio::from(lock)).stdout(Stdio::null()).stderr(Stdio::null());
-        // From its first moment a Ctrl-C meant for the server is not the attempt's.
-        supervisor.process_group(0);
-        supervisor.spawn().map(Some)
+        nursery.start(folder.path(), &lock)
     }
 
     /// Without a view of its own, another user finds its folder along the way that others may pass.

@@ -6,6 +6,7 @@
 mod disk;
 mod init;
 mod launch;
+mod nursery;
 mod plan;
 mod processes;
 mod sandbox;
@@ -18,13 +19,14 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
 use self::launch::{Common, Launch};
+use self::nursery::Nursery;
 pub use self::plan::RunAs;
 use self::processes::Circumstances;
 pub use self::processes::ProcessLimit;
@@ -48,8 +50,6 @@ pub struct ProcessExecutor {
     common: Arc<Common>,
     isolation: Isolation,
     process_limit: ProcessLimit,
-    /// Supervisors that this server started, to be taken in once they end.
-    supervisors: Arc<Mutex<Vec<Child>>>,
 }
 
 impl ProcessExecutor {
@@ -94,7 +94,7 @@ impl ProcessExecutor {
         });
         let masked = std::iter::once(settings.data_dir).chain(settings.masked).collect();
         let common = Common {
-            binary: settings.binary,
+            nursery: Nursery::new(settings.binary),
             working_dir: settings.working_dir,
             search_path: settings.search_path,
             masked,
@@ -114,7 +114,6 @@ impl ProcessExecutor {
             common: Arc::new(common),
             isolation,
             process_limit,
-            supervisors: Arc::default(),
         })
     }
 
@@ -133,12 +132,6 @@ impl ProcessExecutor {
     fn folder(&self, id: AttemptId) -> Folder {
         self.attempts.folder(id)
     }
-
-    /// Takes in supervisors that have ended.
-    fn reap(&self) {
-        let mut supervisors = self.supervisors.lock().unwrap_or_else(PoisonError::into_inner);
-        supervisors.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-    }
 }
 
 #[async_trait]
@@ -148,7 +141,6 @@ impl Executor for ProcessExecutor {
     }
 
     async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
-        self.reap();
         let folder = self.folder(spec.id);
         let image = self.images.find(&spec.image);
         let command = image.and_then(|image| self.commands.get(&image.name)).ok_or_else(|| {
@@ -157,14 +149,8 @@ impl Executor for ProcessExecutor {
             ExecutorError::Client(format!("the image {image} is not registered here; these are: {registered:?}"))
         })?;
         let launch = Launch::new(&self.common, spec, command, &folder)?;
-        let (common, supervisors) = (self.common.clone(), self.supervisors.clone());
-        blocking(format!("starting attempt {}", spec.id), move || {
-            if let Some(child) = launch.start(&folder, &common.binary)? {
-                supervisors.lock().unwrap_or_else(PoisonError::into_inner).push(child);
-            }
-            Ok(())
-        })
-        .await
+        let common = self.common.clone();
+        blocking(format!("starting attempt {}", spec.id), move || launch.start(&folder, &common.nursery)).await
     }
 
     async fn list(&self) -> Result<Vec<AttemptId>, ExecutorError> {
@@ -210,7 +196,6 @@ impl Executor for ProcessExecutor {
     }
 
     async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
-        self.reap();
         let folder = self.folder(id);
         blocking(format!("ending attempt {id}"), move || end(id, &folder)).await?;
         self.attempts.discard(id).await

@@ -32,7 +32,9 @@ pub(super) fn end_attempt(attempt: AttemptId, folder: &Path) -> io::Result<()> {
             if whole {
                 bytes.split(|&b| b == 0).any(|word| word == wanted.as_bytes())
             } else {
-                bytes.strip_suffix(b"\0").is_some_and(|bytes| bytes.ends_with(wanted.as_bytes()))
+                // A supervisor's line ends in the room that is left of its nursery's.
+                let length = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+                bytes[..length].ends_with(wanted.as_bytes())
             }
         };
         holds("environ", &mark, true) || holds("cmdline", &supervises, false)

@@ -1,7 +1,6 @@
-//! The supervisor of one attempt: the same binary, run as `tunesmith supervise <attempt folder>`.
+//! The supervisor of one attempt: a fork of the [`nursery`], shown as `tunesmith supervise <attempt folder>`.
 //!
-//! Invariant: it inherits the folder's lock as its standard input and holds it until nothing of the attempt runs any
-//! more; the exit record is written last. It needs no server: logs, deadline and stop sequence are its own, kept by one
+//! Invariant: it is given the folder's lock and holds it until nothing of the attempt runs any more; the exit record is written last. It needs no server: logs, deadline and stop sequence are its own, kept by one
 //! thread and the monotonic clock. It starts with the bare process, before any argument parser or runtime.
 
 use std::ffi::OsString;
@@ -25,7 +24,7 @@ use super::disk::Meter;
 use super::init::{self, Pipes, Report};
 use super::plan::Plan;
 use super::streams::{self, Streams};
-use super::{sandbox, strays};
+use super::{nursery, sandbox, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::time::Timestamp;
@@ -38,7 +37,8 @@ const FAILURE_CHARACTERS: usize = 1024;
 /// What is still read from pipes that somebody else holds open once all is over.
 const MAX_DRAIN: usize = 64 << 20;
 
-/// The entry of `tunesmith supervise …`: none where the arguments ask for something else. To be called first of all.
+/// The entry of `tunesmith supervise …`, which only the server starts: none where the arguments ask for something else.
+/// To be called first of all.
 #[must_use]
 pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.skip(1);
@@ -48,21 +48,23 @@ pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     match (arguments.next(), arguments.next()) {
         (Some(mode), None) if mode == "--probe=root" => Some(probe(false)),
         (Some(mode), None) if mode == "--probe=user" => Some(probe(true)),
-        (Some(folder), None) => Some(run(Path::new(&folder))),
-        _ => Some(ExitCode::from(2)),
+        (Some(mode), _) if mode == nursery::ARGUMENT => Some(nursery::run()),
+        _ => {
+            eprintln!("tunesmith supervise is started by the server, for one attempt");
+            Some(ExitCode::from(2))
+        }
     }
 }
 
-/// Supervises the attempt of a folder until it is over.
-#[must_use]
-pub fn run(folder: &Path) -> ExitCode {
+/// Supervises the attempt of a folder until it is over. The lock is held until this process and the attempt's first one
+/// are gone.
+pub(super) fn run(folder: &Path, lock: File) -> ExitCode {
     let folder = Folder::new(folder.to_owned());
-    // By hand, or by mistake: whoever has not got the lock has no business here.
-    let lock = io::stdin().as_fd().try_clone_to_owned().map(File::from);
-    if !lock.and_then(|lock| folder.is_lock(&lock)).unwrap_or(false) {
-        eprintln!("tunesmith supervise is started by the server, with the lock of an attempt's folder");
+    if !folder.is_lock(&lock).unwrap_or(false) {
         return ExitCode::from(2);
     }
+    // Until the very end of the process: closed earlier, the attempt would look lost while its exit record is on its way.
+    std::mem::forget(lock);
     let clock = Clock::System;
     let started_at = clock.now();
     match folder.claim_start(started_at) {

@@ -114,11 +114,7 @@ pub async fn insert(app: &TestApp, jobs: &[TrainingJob]) {
     app.write(move |tx| {
         let jobs = jobs.clone();
         Box::pin(async move {
-            for job in &jobs {
-                training_jobs::insert(tx, job).await?;
-                // What an insert leaves to an update: everything that happens later.
-                training_jobs::update(tx, job).await?;
-            }
+            training_jobs::insert(tx, &jobs).await?;
             Ok(())
         })
     })

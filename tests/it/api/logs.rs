@@ -35,7 +35,7 @@ async fn a_log_is_followed_across_its_move(engine: Engine) {
     };
     app.write(move |tx| {
         let row = row.clone();
-        Box::pin(async move { Ok(attempts::insert(tx, &row).await?) })
+        Box::pin(async move { Ok(attempts::insert(tx, &[row]).await?) })
     })
     .await;
     let read = async |from| logs::read(&app.app, &TestApp::scope(), &job.name, None, from).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_log_is_followed_across_its_move(engine: Engine) {
         let (segment, exit) = (segment.clone(), exit.clone());
         Box::pin(async move {
             index::add(tx, id, 0, &[segment]).await?;
-            attempts::end(tx, id, &exit).await?;
+            attempts::end(tx, &[(id, &exit)]).await?;
             Ok(attempts::mark_removed(tx, &[id]).await?)
         })
     })

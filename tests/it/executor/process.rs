@@ -331,9 +331,9 @@ async fn folders_of_any_depth_are_removed_and_half_removals_are_finished() {
 }
 
 #[tokio::test]
-async fn a_supervisor_is_out_of_the_terminals_reach_from_its_first_moment() {
+async fn supervisors_are_born_out_of_the_terminals_reach() {
     let folder = tempfile::tempdir().unwrap();
-    let (binary, told) = (folder.path().join("supervisor"), folder.path().join("told"));
+    let (binary, told) = (folder.path().join("nursery"), folder.path().join("told"));
     // Field 5 of its stat is the process group.
     let text = format!(
         "#!/bin/sh\nread -r pid name state parent group rest < /proc/$$/stat\necho $pid $group > {0}.new\n\
@@ -343,17 +343,52 @@ async fn a_supervisor_is_out_of_the_terminals_reach_from_its_first_moment() {
     std::fs::write(&binary, text).unwrap();
     std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let h = Harness::with(|settings| (settings.binary, settings.isolate) = (binary, false));
-    h.executor.launch(&script("true")).await.unwrap();
+    // Supervisors are forks of it; this one makes none.
+    h.executor.launch(&script("true")).await.unwrap_err();
     let begun = std::time::Instant::now();
     let text = loop {
         if let Ok(text) = std::fs::read_to_string(&told) {
             break text;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "the supervisor was not started");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the nursery was not started");
         tokio::task::yield_now().await;
     };
     let (pid, group) = text.trim().split_once(' ').unwrap();
     assert_eq!(pid, group);
+}
+
+#[tokio::test]
+async fn a_nursery_that_dies_takes_no_supervisor_with_it_and_is_replaced() {
+    let h = Harness::start();
+    let (gate, first) = (h.scratch().join("gate"), "until test -s $GATE; do sleep 0.01; done; echo through");
+    let mut first = script(first);
+    first.environment = BTreeMap::from([("GATE".into(), gate.to_str().unwrap().into())]);
+    h.executor.launch(&first).await.unwrap();
+    let line = format!("supervise\0{}", attempt_folder(&h, first.id).display());
+    let supervisor = loop {
+        // It takes its name right after its birth.
+        match processes_with("cmdline", &line).into_iter().min() {
+            Some(supervisor) => break supervisor,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    let nursery = parent(supervisor);
+    assert_eq!(parent(nursery), std::process::id());
+    kill(nursery);
+
+    let second = script("echo after");
+    h.executor.launch(&second).await.unwrap();
+    assert_eq!(over(&h.executor, second.id).await.cause, ExitCause::Exited { code: 0 });
+    std::fs::write(gate, "open").unwrap();
+    assert_eq!(over(&h.executor, first.id).await.cause, ExitCause::Exited { code: 0 });
+    assert_eq!(lines(&h.executor, first.id).await, ["through"]);
+}
+
+/// The process that started another.
+fn parent(id: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -132,8 +132,8 @@ async fn a_crash_between_the_verdict_and_the_stop_stops_it_all_the_same(engine: 
             tuning_jobs::lock(tx, tuning_job).await?;
             let mut job = training_jobs::lock(tx, fourth).await?.unwrap();
             job.stop_early(now);
-            training_jobs::update(tx, &job).await?;
-            attempts::request_stop(tx, AttemptId { training_job: fourth, number: 1 }).await?;
+            training_jobs::update(tx, &[&job]).await?;
+            attempts::request_stop(tx, &[AttemptId { training_job: fourth, number: 1 }]).await?;
             Ok::<_, StoreError>(())
         })
     });

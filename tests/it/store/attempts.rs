@@ -4,7 +4,7 @@ use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::status::{AttemptState, TrainingStatus};
 use tunesmith::domain::time::Timestamp;
 use tunesmith::store::rows::{Attempt, LogSegment};
-use tunesmith::store::{attempts, logs};
+use tunesmith::store::{attempts, logs, training_jobs};
 use uuid::Uuid;
 
 use super::fixtures::{attempt, exit, finished, training_job, tuning_job};
@@ -22,14 +22,14 @@ async fn an_attempt_ends_once(db: TestDb) {
     let ends = db
         .write(move |tx| {
             Box::pin(async move {
-                attempts::request_stop(tx, id).await?;
+                attempts::request_stop(tx, &[id]).await?;
                 let other = tunesmith::domain::outcome::Exit { ended_at: Timestamp(99), ..exit() };
-                Ok((attempts::end(tx, id, &exit()).await?, attempts::end(tx, id, &other).await?))
+                Ok((attempts::end(tx, &[(id, &exit())]).await?, attempts::end(tx, &[(id, &other)]).await?))
             })
         })
         .await
         .unwrap();
-    assert_eq!(ends, (true, false));
+    assert_eq!(ends, (1, 0));
     let expected = Attempt { state: AttemptState::Ended, stop_requested: true, exit: Some(exit()), ..attempt(&job, 1) };
     let stored = db.read(move |tx| Box::pin(attempts::get(tx, id))).await.unwrap();
     assert_eq!(stored, Some(expected));
@@ -48,7 +48,7 @@ async fn an_executor_sees_what_it_may_hold(db: TestDb) {
         .write(move |tx| {
             let gone = gone.clone();
             Box::pin(async move {
-                attempts::end(tx, gone[0], &exit()).await?;
+                attempts::end(tx, &[(gone[0], &exit())]).await?;
                 attempts::mark_removed(tx, &gone).await?;
                 attempts::mark_removed(tx, &[AttemptId { training_job: Uuid::new_v4(), number: 1 }]).await?;
                 Ok((attempts::of_executor(tx, "here").await?, attempts::of_executor(tx, "there").await?))
@@ -71,22 +71,21 @@ async fn the_latest_attempt_of_a_live_job_is_found(db: TestDb) {
     stopping.status = TrainingStatus::Stopping;
     let over = finished(&training_job(Some(&tuning), 3, "over"));
     let waiting = training_job(Some(&tuning), 4, "waiting");
-    db.put_training(&[retried.clone(), stopping.clone(), over.clone(), waiting]).await;
+    db.put_training(&[retried.clone(), stopping.clone(), over.clone(), waiting.clone()]).await;
     let rows = [attempt(&retried, 1), attempt(&retried, 2), attempt(&stopping, 1), attempt(&over, 1)];
     let id = tuning.id;
     let live = db
         .write(move |tx| {
             let rows = rows.clone();
             Box::pin(async move {
-                for row in &rows {
-                    attempts::insert(tx, row).await?;
-                }
-                attempts::live_of_tuning_job(tx, id).await
+                attempts::insert(tx, &rows).await?;
+                training_jobs::live(tx, id).await
             })
         })
         .await
         .unwrap();
-    assert_eq!(live, [attempt(&stopping, 1), attempt(&retried, 2)]);
+    let (first, latest) = (attempt(&stopping, 1), attempt(&retried, 2));
+    assert_eq!(live, [(stopping, Some(first)), (retried, Some(latest)), (waiting, None)]);
 }
 
 async fn a_log_index_is_kept_in_order(db: TestDb) {

@@ -166,12 +166,10 @@ impl TestDb {
         self.write(move |tx| {
             let jobs = jobs.clone();
             Box::pin(async move {
-                for job in &jobs {
-                    if job.tuning_job_id.is_none() {
-                        definitions::insert(tx, &definition(job.definition_id)).await?;
-                    }
-                    training_jobs::insert(tx, job).await?;
+                for job in jobs.iter().filter(|job| job.tuning_job_id.is_none()) {
+                    definitions::insert(tx, &definition(job.definition_id)).await?;
                 }
+                assert_eq!(training_jobs::insert(tx, &jobs).await?.len(), jobs.len(), "names that are free");
                 Ok(())
             })
         })
@@ -187,7 +185,7 @@ impl TestDb {
         let id = first.id;
         self.write(move |tx| {
             let first = first.clone();
-            Box::pin(async move { attempts::insert(tx, &first).await })
+            Box::pin(async move { attempts::insert(tx, &[first]).await })
         })
         .await
         .unwrap();

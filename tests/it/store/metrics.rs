@@ -74,7 +74,7 @@ async fn a_series_goes_on_across_attempts(db: TestDb) {
     let second = next.id;
     db.write(move |tx| {
         let next = next.clone();
-        Box::pin(async move { attempts::insert(tx, &next).await })
+        Box::pin(async move { attempts::insert(tx, &[next]).await })
     })
     .await
     .unwrap();
@@ -143,7 +143,7 @@ async fn a_tuning_job_has_the_curves_of_its_training_jobs(db: TestDb) {
         let first = attempt(job, 1);
         db.write(move |tx| {
             let first = first.clone();
-            Box::pin(async move { attempts::insert(tx, &first).await })
+            Box::pin(async move { attempts::insert(tx, &[first]).await })
         })
         .await
         .unwrap();
