@@ -65,13 +65,12 @@ impl Nursery {
     pub(super) fn start(&self, folder: &Path, lock: &File) -> io::Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = running.as_ref().map(|nursery| nursery.ask(folder, lock));
-        let answer = match asked {
-            Some(Ok(answer)) => answer,
-            Some(Err(_)) | None => {
-                // The one before is gone, and its copies of the lock with it, before another is asked.
-                *running = None;
-                running.insert(Running::start(&self.binary)?).ask(folder, lock)?
-            }
+        let answer = if let Some(Ok(answer)) = asked {
+            answer
+        } else {
+            // The one before is gone, and its copies of the lock with it, before another is asked.
+            *running = None;
+            running.insert(Running::start(&self.binary)?).ask(folder, lock)?
         };
         match answer {
             0 => Ok(()),
