@@ -159,6 +159,7 @@ fn name(row: usize) -> String {
 async fn fill(url: &str, rows: usize) {
     let document = real::document("job-00000001");
     let request = document.to_string().replace('\'', "''");
+    let config = document["HyperParameterTuningJobConfig"].to_string().replace('\'', "''");
     let definition = document["TrainingJobDefinition"].to_string().replace('\'', "''");
     let metrics = document["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"].to_string();
     let (account, region) = (real::ACCOUNT, real::REGION);
@@ -177,20 +178,20 @@ async fn fill(url: &str, rows: usize) {
             "INSERT INTO tuning_jobs (id, account, region, name_key, name, status, strategy, definition_id, seed, \
              max_jobs, max_parallel, created_at, modified_at, ended_at, completed, in_progress, retryable_error, \
              non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, observed, \
-             inserted, not_improving, exhausted, lease_epoch, request) {numbers} \
+             inserted, not_improving, exhausted, lease_epoch, request, config) {numbers} \
              SELECT {tuning_id}, '{account}', '{region}', {name}, {name}, {status}, 'Random', \
              '00000000-0000-4000-8000-000000000000', i, 100, 10, {EPOCH_MS} + i * 1000, {EPOCH_MS} + i * 1000, \
-             {EPOCH_MS} + i * 1000, 100, 0, 0, 0, 0, 100, 0, 0, 100, 100, 0, 0, 1, '{request}' FROM n"
+             {EPOCH_MS} + i * 1000, 100, 0, 0, 0, 0, 100, 0, 0, 100, 100, 0, 0, 1, '{request}', '{config}' FROM n"
         ),
         format!(
             "INSERT INTO training_jobs (id, account, region, name_key, name, tuning_job_id, definition_id, ordinal, \
              watermark, pending, tuned, status, secondary, transitions, created_at, modified_at, started_at, ended_at, \
-             objective_status, objective_value, final_metrics, attempts, observation) {numbers} \
+             objective_status, objective_value, final_metrics, attempts, observation, stopped_early) {numbers} \
              SELECT {training_id}, '{account}', '{region}', {name}, {name}, \
              '00000000-0000-4000-8001-000000000001', '00000000-0000-4000-8000-000000000000', i, i - 1, '[]', \
              '{{\"eta\":\"0.0123456789\",\"max_depth\":\"7\"}}', {status}, 'Completed', '[]', {EPOCH_MS} + i * 1000, \
              {EPOCH_MS} + i * 1000, {EPOCH_MS} + i * 1000, {EPOCH_MS} + i * 1000, 'Succeeded', \
-             (CAST(i AS BIGINT) * 7919 % {rows}) * 1.0 / {rows}, '[]', 1, i FROM n"
+             (CAST(i AS BIGINT) * 7919 % {rows}) * 1.0 / {rows}, '[]', 1, i, 0 FROM n"
         ),
     ];
     if let Some(path) = url.strip_prefix("sqlite://") {

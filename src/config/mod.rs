@@ -297,7 +297,7 @@ impl Default for Docker {
             reserve_memory_mib: 512,
             gpus: 0,
             init: true,
-            log_driver: "local".to_owned(),
+            log_driver: String::new(),
             log_cap_mib: 1024,
             max_disk_gib: 100,
             max_processes: 4096,

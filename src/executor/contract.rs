@@ -11,7 +11,7 @@ use std::fmt::Display;
 use serde_json::{Value, json};
 
 use crate::domain::rules::OBJECTIVE_HYPERPARAMETER;
-use crate::executor::AttemptSpec;
+use crate::executor::{AttemptSpec, code_variables};
 
 /// The folder that the contract is written about.
 pub const ROOT: &str = "/opt/ml";
@@ -24,72 +24,6 @@ pub fn host_name(host: usize) -> String {
 
 /// Linux refuses a single string of 128 KiB or more to a program: such variables are left out, the files have it all.
 const MAX_VARIABLE: usize = 120 * 1024;
-
-/// Variables by which a request could have an image's command run something else: the command is the server owner's word
-/// on what runs. Searched paths, start-up files, options and plug-ins of shells, loaders and language runtimes.
-const CODE_NAMES: &[&str] = &[
-    "BASHOPTS",
-    "BROWSER",
-    "CDPATH",
-    "CLASSPATH",
-    "EDITOR",
-    "ENV",
-    "FPATH",
-    "GCONV_PATH",
-    "GETCONF_DIR",
-    "HOME",
-    "HOSTALIASES",
-    "IFS",
-    "JAVA_OPTS",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "LESSCLOSE",
-    "LESSOPEN",
-    "LOCALDOMAIN",
-    "LOCPATH",
-    "MANPAGER",
-    "NLSPATH",
-    "OPENSSL_CONF",
-    "OPENSSL_ENGINES",
-    "OPENSSL_MODULES",
-    "PAGER",
-    "PATH",
-    "PHPRC",
-    "PHP_INI_SCAN_DIR",
-    "PROMPT_COMMAND",
-    "PS0",
-    "PS1",
-    "PS2",
-    "PS3",
-    "PS4",
-    "RES_OPTIONS",
-    "SHELL",
-    "SHELLOPTS",
-    "TCLLIBPATH",
-    "TERMINFO",
-    "TZDIR",
-    "VISUAL",
-    "ZDOTDIR",
-    "_JAVA_OPTIONS",
-];
-
-/// As [`CODE_NAMES`]: whole families.
-const CODE_PREFIXES: &[&str] = &[
-    "BASH_", "DYLD_", "GIT_", "GLIBC_", "JULIA_", "LD_", "LUA_", "MALLOC_", "NODE_", "NPM_", "npm_", "PERL", "PYTHON",
-    "RUBY", "R_",
-];
-
-/// Members of those families that change no code.
-const HARMLESS: &[&str] = &[
-    "GIT_PYTHON_REFRESH",
-    "MALLOC_ARENA_MAX",
-    "JULIA_NUM_THREADS",
-    "NODE_ENV",
-    "PYTHONHASHSEED",
-    "PYTHONIOENCODING",
-    "PYTHONUNBUFFERED",
-    "PYTHONUTF8",
-];
 
 /// What the contract tells of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,10 +90,9 @@ pub fn refused_variable(name: &str, code: Code) -> Option<&'static str> {
         return Some("a name is not empty and holds neither `=` nor NUL");
     }
     if code == Code::OfTheOwner
-        && !HARMLESS.contains(&name)
-        && (CODE_NAMES.contains(&name) || CODE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        && let Some(why) = code_variables::reason(name)
     {
-        return Some("it decides what code programs load and run");
+        return Some(why);
     }
     if matches!(name, "TRAINING_JOB_NAME" | "TRAINING_JOB_ARN") {
         return Some("the service sets it");

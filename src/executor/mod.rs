@@ -4,6 +4,7 @@
 //! keeps logs, exit record, deadline and stop sequence of an attempt by something that outlives this server. Which
 //! attempts should exist is the scheduler's to decide, from rows.
 
+mod code_variables;
 pub mod contract;
 mod disk_bound;
 #[cfg(feature = "docker")]
@@ -237,7 +238,8 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// What attempts are bound to: a data directory on a host, a Docker daemon, a cluster.
     fn id(&self) -> &str;
 
-    /// Starts an attempt, unless it was already started.
+    /// Starts an attempt, unless it was already started. One that is asked to stop before it has begun may be given up: it
+    /// is over then, as stopped.
     async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError>;
 
     /// Every attempt that it holds anything of.

@@ -42,6 +42,9 @@ pub(super) enum Refusal {
     TooMany(u64),
     #[error("its files are larger than {0} bytes")]
     TooLarge(u64),
+    /// Bytes that are wanted, and bytes that are to stay free.
+    #[error("the disk has no more free than the {1} bytes that are to stay so")]
+    NoRoom(u64, u64),
     #[error("it is not wanted any more")]
     Cancelled,
 }

@@ -358,7 +358,7 @@ fn bytes_beneath(folder: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-fn free_bytes(folder: &Path) -> io::Result<u64> {
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
     let disk = nix::sys::statvfs::statvfs(folder)?;
     Ok(disk.blocks_available() * disk.fragment_size())
 }

@@ -248,6 +248,9 @@ impl Objects {
         default_region: &str,
         channels: Channels,
     ) -> Result<Self, ObjectsError> {
+        if let Some(tree) = Arc::get_mut(&mut self.tree) {
+            tree.min_free_bytes = channels.min_free_gib << 30;
+        }
         if !buckets.is_empty() {
             let room = Room { max_bytes: channels.max_gib << 30, min_free_bytes: channels.min_free_gib << 30 };
             let fetched = Fetched::open(self.tree.root.path().join(FETCHED), room)?;

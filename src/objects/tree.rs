@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::bounds::{Bounds, Limits, Refusal};
-use super::fetched::short_name;
+use super::fetched::{free_bytes, short_name};
 use super::listing::{Listing, Object};
 use super::uri::Location;
 use super::{ObjectsError, archive};
@@ -22,6 +22,8 @@ use super::{ObjectsError, archive};
 const UNFINISHED: &str = ".tunesmith-";
 /// Where they stand beneath the root.
 const UNFINISHED_FILES: &str = ".unfinished";
+/// Where they stand beneath a folder that is mapped from another file system.
+const UNFINISHED_ELSEWHERE: &str = ".tunesmith-unfinished";
 /// Where objects of a prefix that is no folder are gathered.
 const STAGED: &str = ".staged";
 
@@ -41,6 +43,8 @@ pub(super) struct Tree {
     /// Files that are not objects yet.
     unfinished: Dir,
     unfinished_device: u64,
+    /// What copies leave free of the disk.
+    pub(super) min_free_bytes: u64,
 }
 
 impl Base {
@@ -74,10 +78,19 @@ impl Tree {
         };
         let mut mapped: Vec<_> = mapped.iter().map(open).collect::<Result<_, ObjectsError>>()?;
         mapped.sort_by_key(|(location, _)| std::cmp::Reverse(location.segments.len()));
-        let opened = open_unfinished(&root.dir).and_then(|dir| Ok((dir.dir_metadata()?.dev(), dir)));
+        root.dir.create_dir_all(UNFINISHED_FILES).map_err(failed(|| format!("making {UNFINISHED_FILES}")))?;
+        let opened = open_unfinished(&root.dir, UNFINISHED_FILES).and_then(|dir| Ok((dir.dir_metadata()?.dev(), dir)));
         let (unfinished_device, unfinished) = opened.map_err(failed(|| format!("opening {UNFINISHED_FILES}")))?;
         drop_unfinished_gatherings(&root.dir);
-        Ok(Self { root, mapped, unfinished, unfinished_device })
+        for (_, base) in &mapped {
+            match open_unfinished(&base.dir, UNFINISHED_ELSEWHERE) {
+                Err(error) if !is_absent(&error) => {
+                    tracing::warn!(path = %base.path.display(), %error, "unfinished objects were not looked for");
+                }
+                _ => {}
+            }
+        }
+        Ok(Self { root, mapped, unfinished, unfinished_device, min_free_bytes: 0 })
     }
 
     /// The folder that a location lies in, and its path from there; `.` is the folder itself.
@@ -166,6 +179,11 @@ impl Tree {
                 target.parent().map_or(Ok(()), |parent| self.root.dir.create_dir_all(parent))?;
                 // The same file by another name where both are on one file system.
                 if base.dir.hard_link(source, &self.root.dir, &target).is_err() {
+                    let bytes = base.dir.metadata(source)?.len();
+                    if free_bytes(&self.root.path)? < bytes.saturating_add(self.min_free_bytes) {
+                        self.root.dir.remove_dir_all(&unfinished)?;
+                        return Err(Refusal::NoRoom(bytes, self.min_free_bytes).into());
+                    }
                     base.dir.copy(source, &self.root.dir, &target)?;
                 }
             }
@@ -214,7 +232,10 @@ impl Tree {
         }
         let gathered = staged(identity.clone());
         if self.root.dir.is_dir(&gathered) {
-            return self.root.host_path(&gathered).map(Ok);
+            return match self.rewritten(&gathered, listing)? {
+                Some(key) => Ok(Err(key)),
+                None => self.root.host_path(&gathered).map(Ok),
+            };
         }
         let mut files = Vec::with_capacity(listing.files.len());
         for (target, object) in &listing.files {
@@ -226,6 +247,25 @@ impl Tree {
         }
         let files = files.iter().map(|(base, source, target)| (*base, source.as_path(), Path::new(target)));
         self.assemble(identity, files).map(Ok)
+    }
+
+    /// The first object of a gathered listing that is not as it was: what is a link shows a file that was written over in
+    /// its place, rather than replaced.
+    fn rewritten(&self, gathered: &Path, listing: &Listing) -> io::Result<Option<String>> {
+        for (target, object) in &listing.files {
+            let there = self.root.dir.metadata(gathered.join(target))?;
+            if shown(&object.key, &there)? == *object {
+                continue;
+            }
+            // A copy has a time of its own.
+            let (base, path) = self.locate(&within(&listing.bucket, &object.key));
+            let source = regular(base, &path)?;
+            let is_link = source.is_some_and(|(_, source)| (source.dev(), source.ino()) == (there.dev(), there.ino()));
+            if is_link || there.len() != object.bytes {
+                return Ok(Some(object.key.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// A folder, made where it is missing.
@@ -260,10 +300,16 @@ impl Tree {
         };
         // Where it is one file system, unfinished files stand together, so that what a crash leaves is found without
         // going through every bucket.
-        if folder.dir_metadata()?.dev() != self.unfinished_device {
-            return put(&folder, &unfinished_name(), &folder, Path::new(name), write);
+        let device = folder.dir_metadata()?.dev();
+        if device == self.unfinished_device {
+            return put(&self.unfinished, &unfinished_name(), &folder, Path::new(name), write);
         }
-        put(&self.unfinished, &unfinished_name(), &folder, Path::new(name), write)
+        if device == base.dir.dir_metadata()?.dev() {
+            base.dir.create_dir_all(UNFINISHED_ELSEWHERE)?;
+            let unfinished = base.dir.open_dir(UNFINISHED_ELSEWHERE)?;
+            return put(&unfinished, &unfinished_name(), &folder, Path::new(name), write);
+        }
+        put(&folder, &unfinished_name(), &folder, Path::new(name), write)
     }
 
     /// A file without a name, written and to be read from its beginning, with its length.
@@ -356,10 +402,9 @@ fn holds_object(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<bool>
     Ok(false)
 }
 
-/// The folder of unfinished files; what a crash left in it is deleted.
-fn open_unfinished(root: &Dir) -> io::Result<Dir> {
-    root.create_dir_all(UNFINISHED_FILES)?;
-    let unfinished = root.open_dir(UNFINISHED_FILES)?;
+/// A folder of unfinished files; what a crash left in it is deleted.
+fn open_unfinished(base: &Dir, name: &str) -> io::Result<Dir> {
+    let unfinished = base.open_dir(name)?;
     for entry in unfinished.entries()? {
         let name = entry?.file_name();
         if let Err(error) = unfinished.remove_file(&name) {
@@ -426,7 +471,55 @@ pub(super) fn failed(doing: impl FnOnce() -> String) -> impl FnOnce(io::Error) -
     move |source| match source.downcast::<Refusal>() {
         Ok(Refusal::Cancelled) => ObjectsError::Cancelled { doing: doing() },
         Ok(Refusal::TooLarge(max_bytes)) => ObjectsError::TooLarge { doing: doing(), max_bytes },
+        Ok(why @ Refusal::NoRoom(bytes, _)) => ObjectsError::NoRoom { bytes, why: why.to_string() },
         Ok(why) => ObjectsError::Unpackable { doing: doing(), why: why.to_string() },
         Err(source) => ObjectsError::Io { doing: doing(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_leaves_on_another_file_system_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mapped = dir.path().join("mapped");
+        std::fs::create_dir(&mapped).unwrap();
+        let open = || Tree::open(&dir.path().join("root"), &[("s3://b/".into(), mapped.clone())]).unwrap();
+        let mut tree = open();
+        tree.unfinished_device = !tree.unfinished_device;
+        let location = Location::parse("s3://b/deep/object").unwrap();
+        tree.put(&location, |file| file.write_all(b"whole")).unwrap();
+        assert_eq!(std::fs::read_to_string(mapped.join("deep/object")).unwrap(), "whole");
+        let crashed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            tree.put(&location, |_| panic!("the server is killed"))
+        }));
+        assert!(crashed.is_err());
+        let left = || std::fs::read_dir(mapped.join(UNFINISHED_ELSEWHERE)).unwrap().count();
+        assert_eq!((left(), std::fs::read_dir(mapped.join("deep")).unwrap().count()), (1, 1));
+        drop(open());
+        assert_eq!(left(), 0);
+        assert_eq!(std::fs::read_to_string(mapped.join("deep/object")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn copies_leave_the_disk_its_floor_and_links_need_no_room() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(path).unwrap());
+        assert_ne!(device(dir.path()), device(elsewhere.path()), "this test wants a file system in memory");
+        let (root, mapped) = (dir.path().join("root"), elsewhere.path().to_owned());
+        std::fs::create_dir_all(root.join("here")).unwrap();
+        for folder in [&root.join("here"), &mapped] {
+            std::fs::write(folder.join("part-1"), "rows").unwrap();
+        }
+        let mut tree = Tree::open(&root, &[("s3://elsewhere/".into(), mapped)]).unwrap();
+        let stage = |tree: &Tree, uri: &str| tree.stage(&Location::parse(uri).unwrap());
+        tree.min_free_bytes = u64::MAX;
+        let error = failed(String::new)(stage(&tree, "s3://elsewhere/part").unwrap_err());
+        assert!(matches!(error, ObjectsError::NoRoom { bytes: 4, .. }), "{error}");
+        assert!(stage(&tree, "s3://here/part").unwrap().unwrap().join("part-1").exists());
+        tree.min_free_bytes = 0;
+        assert!(stage(&tree, "s3://elsewhere/part").unwrap().unwrap().join("part-1").exists());
     }
 }

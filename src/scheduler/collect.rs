@@ -153,7 +153,13 @@ impl Drive {
         cancelled: &CancellationToken,
     ) -> Result<Option<String>, Failure> {
         let objects = &self.inner.parts.objects;
-        let outputs = self.inner.parts.executor.outputs(self.attempt.id).await?;
+        let outputs = tokio::select! {
+            outputs = self.inner.parts.executor.outputs(self.attempt.id) => outputs?,
+            () = cancelled.cancelled() => {
+                let doing = "fetching what the training job wrote".to_owned();
+                return Err(ObjectsError::Cancelled { doing }.into());
+            }
+        };
         let uri = subject.definition.read.output_uri(&subject.job.name);
         let packs = subject.definition.read.packs_artifacts();
         let mut stored = None;

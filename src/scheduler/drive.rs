@@ -245,10 +245,25 @@ impl Drive {
             () = self.is_asked_to_stop() => Err(Exit::bare(self.now(), ExitCause::Stopped)),
             staged = self.stage(subject) => staged,
         }?;
-        executor.launch(&spec).await.map_err(|error| match error {
+        self.launch(&spec).await.map_err(|error| match error {
             ExecutorError::Client(message) => start_failed(self.now(), message),
             infra @ ExecutorError::Infrastructure { .. } => infrastructure(self.now(), crate::telemetry::chain(&infra)),
         })
+    }
+
+    /// Has the executor start the attempt; one that is asked to stop meanwhile, it may give up.
+    async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
+        let executor = &self.inner.parts.executor;
+        let mut launching = executor.launch(spec);
+        tokio::select! {
+            biased;
+            launched = &mut launching => return launched,
+            () = self.is_asked_to_stop() => {}
+        }
+        if let Err(error) = executor.stop(spec.id).await {
+            self.complain("an attempt could not be asked to stop", &error).await;
+        }
+        launching.await
     }
 
     /// Ends once the attempt is asked to stop.

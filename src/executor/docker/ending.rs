@@ -8,7 +8,7 @@ use std::time::Duration;
 use bollard::query_parameters::{EventsOptions, LogsOptions};
 use futures_util::StreamExt;
 
-use super::archive::{self, Bounds, TransferError};
+use super::archive::{self, Bounds, Source, TransferError};
 use super::plan::Plan;
 use super::stamp::Stamp;
 use crate::domain::outcome::ExitCause;
@@ -77,18 +77,19 @@ pub(super) fn is_of_the_image(message: &str) -> bool {
 }
 
 /// The beginning of `/opt/ml/output/failure`, where it is a file.
-pub(super) async fn failure(docker: &bollard::Docker, container: &str) -> Option<String> {
+pub(super) async fn failure(docker: &bollard::Docker, container: &str, patience: Duration) -> Option<String> {
     let path = format!("{}/output/failure", contract::ROOT);
-    let head = archive::file_head(docker, container, &path, 4 * FAILURE_CHARACTERS as u64).await.ok()??;
+    let source = Source { docker, container, path: &path, patience };
+    let head = archive::file_head(source, 4 * FAILURE_CHARACTERS as u64).await.ok()??;
     Some(String::from_utf8_lossy(&head).chars().take(FAILURE_CHARACTERS).collect())
 }
 
 /// The last whole lines of stderr, at most 2 KiB.
-pub(super) async fn stderr_tail(docker: &bollard::Docker, container: &str) -> String {
+pub(super) async fn stderr_tail(docker: &bollard::Docker, container: &str, patience: Duration) -> String {
     let options = LogsOptions { stderr: true, tail: TAIL_LINES.to_owned(), ..LogsOptions::default() };
     let mut frames = docker.logs(container, Some(options)).boxed();
     let mut tail = Tail::default();
-    while let Some(Ok(frame)) = frames.next().await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(patience, frames.next()).await {
         tail.take(frame.as_ref());
     }
     tail.text()
@@ -110,8 +111,9 @@ pub(super) async fn ran_out_of_memory(docker: &bollard::Docker, container: &str,
 /// Brings checkpoints to where they are kept; what to tell where that failed.
 pub(super) async fn save_checkpoints(docker: &bollard::Docker, plan: &Plan) -> Option<String> {
     let (from, to) = plan.checkpoints.as_ref()?;
-    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1 };
-    match archive::download(docker, &plan.container, from, to.clone(), bounds).await {
+    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1, changed_only: true };
+    let source = Source { docker, container: &plan.container, path: from, patience: plan.patience() };
+    match archive::download(source, to.clone(), bounds).await {
         Ok(()) | Err(TransferError::Missing) => None,
         Err(error) => Some(format!("the checkpoints were not saved: {}", crate::telemetry::chain(&error))),
     }

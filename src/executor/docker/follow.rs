@@ -111,6 +111,21 @@ pub(super) struct Follower {
     /// Which of the two comes next.
     next: u64,
     hosts: Vec<Host>,
+    /// When the containers were started.
+    begun_at: Timestamp,
+}
+
+/// What comes after frames that were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More of them.
+    More,
+    /// Others, which are to be asked for: the log is full, and it is stderr alone that still counts.
+    Others,
+    /// Nothing: they were all.
+    Nothing,
+    /// What the daemon kept to itself when it broke off.
+    TheRest,
 }
 
 /// Frames as they come.
@@ -137,7 +152,13 @@ impl Follower {
         let mut hosts_taken: Vec<Host> = reached.take(hosts).map(host).collect();
         // None of the others was taken from before the first position was written.
         hosts_taken.resize_with(hosts, || host((Reached::default(), Reached::default())));
-        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken })
+        let begun_at = folder.started_at()?.unwrap_or(Timestamp(0));
+        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken, begun_at })
+    }
+
+    /// To be told where that was not known when this was opened.
+    pub(super) fn begin(&mut self, at: Timestamp) {
+        self.begun_at = at;
     }
 
     /// The last whole lines of a container's stderr since this was opened.
@@ -165,18 +186,17 @@ impl Follower {
         docker.logs(container, Some(options)).boxed()
     }
 
-    /// Takes a frame and those that are there already, and writes them. False where the frames are over, or others are to
-    /// be asked for.
+    /// Takes a frame and those that are there already, and writes them.
     pub(super) fn take(
         &mut self,
         host: usize,
         frame: LogOutput,
         frames: &mut Frames,
         now: Timestamp,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Next> {
         let was_closed = self.log.is_closed();
         self.add(host, frame);
-        let (mut more, mut taken) = (true, 0);
+        let (mut next, mut taken) = (Next::More, 0);
         // A flood must not keep the clock from being looked at.
         while self.log.lengths().1 < BATCH && taken < FRAMES {
             match frames.next().now_or_never() {
@@ -185,14 +205,20 @@ impl Follower {
                     self.add(host, frame);
                     taken += 1;
                 }
-                Some(_) => {
-                    more = false;
+                Some(end) => {
+                    next = if end.is_none() { Next::Nothing } else { Next::TheRest };
                     break;
                 }
             }
         }
         self.write(now)?;
-        Ok(more && was_closed == self.log.is_closed())
+        let has_closed = self.log.is_closed() != was_closed;
+        Ok(if next == Next::More && has_closed { Next::Others } else { next })
+    }
+
+    /// How much was taken, bytes of the log.
+    pub(super) fn length(&self) -> u64 {
+        self.log.lengths().0
     }
 
     /// Adds a remark of the service's own.
@@ -212,7 +238,7 @@ impl Follower {
     }
 
     fn add(&mut self, host: usize, frame: LogOutput) {
-        let Self { log, hosts, .. } = self;
+        let Self { log, hosts, begun_at, .. } = self;
         let Host { stdout, stderr, tail } = &mut hosts[host];
         let (stream, message) = match frame {
             LogOutput::StdErr { message } => (Stream::Stderr, message),
@@ -242,7 +268,8 @@ impl Follower {
             bytes = &bytes[skipped..];
         }
         if !log.is_closed() {
-            taking.splitter.split(bytes, |line| log.add_line(stream, line, stamp.timestamp()));
+            let time = told(stamp, *begun_at);
+            taking.splitter.split(bytes, |line| log.add_line(stream, line, time));
         }
         if taking.splitter.pending() == (0, false) && taking.skip == 0 {
             (taking.safe, taking.since_safe) = (taking.done, 0);
@@ -275,6 +302,12 @@ impl Follower {
         self.next = 1 - self.next;
         Ok(())
     }
+}
+
+/// When a line was written. Podman tells whole seconds: within the one in which it began, nothing was before.
+fn told(stamp: Stamp, begun_at: Timestamp) -> Timestamp {
+    let time = stamp.timestamp();
+    if time.0.div_euclid(1000) == begun_at.0.div_euclid(1000) { time.max(begun_at) } else { time }
 }
 
 /// The time before a frame's text, and the text.
@@ -408,6 +441,16 @@ mod tests {
             cut(&folder, cut_at).unwrap();
             run(&folder, 100, usize::MAX, true);
             assert_eq!(text(&folder), expected, "cut at {cut_at}");
+        }
+    }
+
+    #[test]
+    fn a_time_in_whole_seconds_is_not_before_the_start() {
+        let at = |text: &str| Stamp::parse(text).unwrap();
+        let begun_at = at("2026-11-21T09:00:01.500Z").timestamp();
+        assert_eq!(told(at("2026-11-21T09:00:01Z"), begun_at), begun_at);
+        for other in ["2026-11-21T09:00:01.700Z", "2026-11-21T09:00:02Z", "2026-11-21T08:59:00Z"] {
+            assert_eq!(told(at(other), begun_at), at(other).timestamp(), "{other}");
         }
     }
 

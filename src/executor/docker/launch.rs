@@ -27,16 +27,25 @@ const WRITABLE: [&str; 4] = ["model", "output", "output/data", "checkpoints"];
 /// Shared memory where there is no memory limit to take half of, bytes.
 const SHARED_MEMORY: i64 = 1 << 30;
 
+/// Where the machine itself runs out of memory, training programs go before anything else of it, the server first of all:
+/// limits of several containers may add up to more than there is.
+const FIRST_TO_GO: i64 = 1000;
+
+/// Of the time of processors that are all wanted: an eighth of what other things of the machine get by default.
+const CPU_SHARES: i64 = 128;
+
 /// What the daemon keeps of a log at least, bytes: under a flood it would throw away what is being read.
 const LEAST_LOG: u64 = 256 << 20;
 
-/// Who a container belongs to.
+/// What a container goes by at its daemon.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     /// The data directory, in full.
     pub(super) executor: String,
     /// The network between the attempt's hosts; none of a single one.
     pub(super) network: Option<Network>,
+    /// Where the daemon keeps its output.
+    pub(super) log_driver: String,
 }
 
 /// What is put into a container before it starts.
@@ -133,6 +142,7 @@ pub(super) fn body(
                 .then(|| vec![format!("{}:127.0.0.1", contract::host_name(machine.host))]),
             dns: names.network.as_ref().and_then(Network::dns),
             device_requests: gpus(spec, machine),
+            log_config: Some(log_config(settings, &names.log_driver)),
             ..host_config(settings, image, limits, mounts)
         }),
         networking_config: names.network.as_ref().map(|network| network.connection(machine.host)),
@@ -168,6 +178,8 @@ fn host_config(settings: &DockerSettings, image: &Container, limits: &Limits, mo
         memory,
         // No swap on top.
         memory_swap: memory,
+        oom_score_adj: Some(FIRST_TO_GO),
+        cpu_shares: Some(CPU_SHARES),
         shm_size: Some(memory.map_or(SHARED_MEMORY, |memory| memory / 2)),
         nano_cpus: limits.bounds.map(|bounds| (bounds.cpus * 1e9) as i64),
         pids_limit: settings.max_processes.and_then(|processes| i64::try_from(processes).ok()),
@@ -180,18 +192,17 @@ fn host_config(settings: &DockerSettings, image: &Container, limits: &Limits, mo
         tmpfs: image
             .read_only_root
             .then(|| HashMap::from([("/tmp".to_owned(), "rw,nosuid,nodev,mode=1777".to_owned())])),
-        log_config: Some(log_config(settings)),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     }
 }
 
 /// As much as this server would keep, twice: less, and the daemon would throw lines away before they are fetched.
-fn log_config(settings: &DockerSettings) -> HostConfigLogConfig {
+fn log_config(settings: &DockerSettings, driver: &str) -> HostConfigLogConfig {
     let kibibytes = settings.max_log_bytes.max(LEAST_LOG) >> 10;
     let mut config = HashMap::from([("max-size".to_owned(), format!("{kibibytes}k"))]);
-    if matches!(settings.log_driver.as_str(), "local" | "json-file") {
+    if matches!(driver, "local" | "json-file") {
         config.extend([("max-file", "2"), ("compress", "false")].map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
-    HostConfigLogConfig { typ: Some(settings.log_driver.clone()), config: Some(config) }
+    HostConfigLogConfig { typ: Some(driver.to_owned()), config: Some(config) }
 }

@@ -14,6 +14,7 @@ mod ending;
 mod follow;
 mod instances;
 mod launch;
+mod launching;
 mod network;
 mod plan;
 mod prepare;
@@ -39,15 +40,18 @@ use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 
-use self::archive::{Bounds, TransferError};
+use self::archive::{Bounds, Source, TransferError};
 use self::daemon::{Patience, infrastructure};
 use self::instances::Resources;
+use self::launching::Launching;
 use self::plan::Plan;
 pub use self::settings::{DockerSettings, InstanceLimits, Pull, Registry};
 use self::volumes::Volumes;
-use super::folder::{Attempts, Folder, KILL, blocking, failed, own_id};
+use super::folder::{Attempts, Folder, KILL, blocking, failed, found, own_id};
 use super::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs, contract};
+use crate::clock::Clock;
 use crate::domain::names::AttemptId;
+use crate::domain::outcome::{Exit, ExitCause};
 
 /// How long a supervisor may take to end its container without grace, before the container is removed under it.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,6 +64,10 @@ const LEAST_MEMORY: u64 = 64 << 20;
 
 /// How long a listing waits for the daemon.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a listing that cannot be read is asked for again, and after how long.
+const UNREADABLE_TRIES: u32 = 20;
+const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
 
 /// How often volumes that nobody uses are looked for.
 const TIDY_EVERY: Duration = Duration::from_mins(5);
@@ -75,6 +83,7 @@ pub struct DockerExecutor {
     attempts: Attempts,
     volumes: Volumes,
     clients: tokio::sync::Mutex<Option<Clients>>,
+    launching: Launching,
     /// When an attempt last got a supervisor.
     revived: Mutex<HashMap<AttemptId, Instant>>,
     /// Supervisors that this server started, to be taken in once they end.
@@ -91,6 +100,8 @@ struct Clients {
     /// For data.
     patient: bollard::Docker,
     machine: Resources,
+    /// Where it is to keep output.
+    log_driver: String,
 }
 
 impl DockerExecutor {
@@ -106,10 +117,11 @@ impl DockerExecutor {
         Ok(Self {
             id: format!("docker:{id}"),
             attempts: Attempts::open(&directory)?,
-            volumes: Volumes::open(directory.join("volumes"), prefix.clone())?,
+            volumes: Volumes::open(directory.join("volumes"), prefix.clone(), settings.patience)?,
             prefix,
             settings,
             clients: tokio::sync::Mutex::default(),
+            launching: Launching::default(),
             revived: Mutex::default(),
             supervisors: Mutex::default(),
             tidied: Mutex::default(),
@@ -125,7 +137,7 @@ impl DockerExecutor {
 
     /// Whether it holds anything of an attempt, as far as is known without asking the daemon.
     pub fn holds(&self, id: AttemptId) -> bool {
-        self.attempts.folder(id).path().exists() || self.strays().contains(&id)
+        self.launching.has(id) || self.attempts.folder(id).path().exists() || self.strays().contains(&id)
     }
 
     fn strays(&self) -> MutexGuard<'_, HashSet<AttemptId>> {
@@ -147,7 +159,8 @@ impl DockerExecutor {
         }
         let doing = || infrastructure(format!("reaching the Docker daemon at {}", self.settings.address));
         let docker = daemon::connect(&self.settings.address, Patience::Ordinary).await.map_err(doing())?;
-        let patient = daemon::connect(&self.settings.address, Patience::Transfer).await.map_err(doing())?;
+        let version = docker.client_version();
+        let patient = daemon::client(&self.settings.address, Patience::Transfer, &version).map_err(doing())?;
         let info = docker.info().await.map_err(doing())?;
         let memory = u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0);
         let machine = Resources {
@@ -155,7 +168,9 @@ impl DockerExecutor {
             memory: memory.saturating_sub(self.settings.reserve_memory).max(LEAST_MEMORY),
             gpus: self.settings.gpus,
         };
-        let clients = Clients { docker, patient, machine };
+        let offered = info.plugins.and_then(|plugins| plugins.log).unwrap_or_default();
+        let log_driver = daemon::log_driver(&self.settings.log_driver, &offered);
+        let clients = Clients { docker, patient, machine, log_driver };
         *known = Some(clients.clone());
         Ok(clients)
     }
@@ -193,7 +208,15 @@ impl DockerExecutor {
         labels.push(format!("tunesmith.executor={}", self.id));
         let filters = Some(HashMap::from([("label".to_owned(), labels)]));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
-        let found = docker.list_containers(Some(options)).await?;
+        let mut tries = 0..UNREADABLE_TRIES;
+        let found = loop {
+            match docker.list_containers(Some(options.clone())).await {
+                Err(error) if daemon::is_unreadable(&error) && tries.next().is_some() => {
+                    tokio::time::sleep(UNREADABLE_WAIT).await;
+                }
+                listed => break listed?,
+            }
+        };
         let attempt = |container: bollard::models::ContainerSummary| {
             let id = container.labels?.get("tunesmith.attempt")?.parse().ok()?;
             Some((id, container.id?))
@@ -258,6 +281,21 @@ impl DockerExecutor {
         self.volumes.remove_unused(&clients.docker, Duration::ZERO).await
     }
 
+    /// Removes what was left half written among an attempt's checkpoints, unless another attempt may be writing there.
+    async fn sweep_checkpoints(&self, id: AttemptId, folder: &Folder) -> Result<(), ExecutorError> {
+        let attempts = self.attempts.list().await?;
+        if attempts.iter().any(|other| *other != id && other.training_job == id.training_job) {
+            return Ok(());
+        }
+        let plan = folder.plan();
+        blocking(format!("tidying the checkpoints of attempt {id}"), move || {
+            let Some(plan) = found(std::fs::read(plan))? else { return Ok(()) };
+            let plan: Plan = serde_json::from_slice(&plan)?;
+            plan.checkpoints.map_or(Ok(()), |(_, to)| unfinished::remove_from(&to, archive::MAX_DEPTH))
+        })
+        .await
+    }
+
     /// Brings a folder of every host into one.
     async fn download(&self, id: AttemptId, from: &str, into: PathBuf) -> Result<(), ExecutorError> {
         let clients = self.clients().await?;
@@ -270,8 +308,10 @@ impl DockerExecutor {
         let containers: Vec<&str> = plan.containers().collect();
         // What comes later takes the place of what is there: the first host's files count.
         for container in containers.into_iter().rev() {
-            let bounds = Bounds { bytes, entries };
-            match archive::download(&clients.patient, container, from, into.clone(), bounds).await {
+            // Files of two hosts may have one size and one time.
+            let bounds = Bounds { bytes, entries, changed_only: false };
+            let source = Source { docker: &clients.patient, container, path: from, patience: self.settings.patience };
+            match archive::download(source, into.clone(), bounds).await {
                 // The program may have removed it.
                 Ok(()) | Err(TransferError::Missing) => {}
                 Err(TransferError::Refused(why)) => {
@@ -308,6 +348,7 @@ impl Executor for DockerExecutor {
                 "nothing is streamed into a container, as channel {name} asks for"
             )));
         }
+        let launch = self.launching.begin(spec.id);
         let folder = self.attempts.folder(spec.id);
         let doing = format!("starting attempt {}", spec.id);
         let made = folder.clone();
@@ -324,7 +365,15 @@ impl Executor for DockerExecutor {
             Ok(lock)
         });
         let Some(lock) = lock.await? else { return Ok(()) };
-        self.prepare(spec, image, &folder).await?;
+        tokio::select! {
+            biased;
+            // What it has made so far goes when the attempt is removed, or with what nobody uses.
+            () = launch.given_up() => {
+                let stopped = Exit::bare(Clock::System.now(), ExitCause::Stopped);
+                return folder.write_exit(&stopped).map_err(failed(doing));
+            }
+            prepared = self.prepare(spec, image, &folder) => prepared?,
+        }
         self.start_supervisor(&folder, lock).map_err(failed(doing))
     }
 
@@ -362,6 +411,7 @@ impl Executor for DockerExecutor {
     }
 
     async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.launching.give_up(id);
         self.attempts.stop(id)
     }
 
@@ -399,6 +449,7 @@ impl Executor for DockerExecutor {
         if !self.holds(id) {
             return Ok(());
         }
+        self.launching.give_up(id);
         let folder = self.attempts.folder(id);
         if folder.exit().is_ok_and(|exit| exit.is_none()) {
             folder.request(KILL).map_err(failed(format!("ending attempt {id}")))?;
@@ -418,6 +469,9 @@ impl Executor for DockerExecutor {
         }
         network::remove(&docker, &self.id, id).await?;
         self.wait_for_end(&folder).await?;
+        if let Err(error) = self.sweep_checkpoints(id, &folder).await {
+            tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "its checkpoints were not tidied");
+        }
         self.revived.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.strays().remove(&id);
         self.attempts.discard(id).await

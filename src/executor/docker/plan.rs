@@ -3,9 +3,11 @@
 //! Invariant: a plan is complete, and holds no secret: the supervisor reads no setting and no environment of its own.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::daemon::{self, Patience};
 use crate::domain::names::AttemptId;
 use crate::executor::disk_bound::DiskBound;
 
@@ -15,6 +17,9 @@ pub(super) struct Plan {
     pub(super) attempt: AttemptId,
     /// The daemon.
     pub(super) address: String,
+    /// The version of its API that it speaks.
+    #[serde(default)]
+    pub(super) api: Option<(usize, usize)>,
     /// The name of the first host's container.
     pub(super) container: String,
     /// Of the other hosts'.
@@ -39,6 +44,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// A client of the daemon, as it was when the plan was made.
+    pub(super) fn client(&self) -> Option<bollard::Docker> {
+        let (major_version, minor_version) = self.api?;
+        let version = bollard::ClientVersion { major_version, minor_version };
+        daemon::client(&self.address, Patience::Ordinary, &version).ok()
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms)
+    }
+
     /// The containers, in the order of the hosts.
     pub(super) fn containers(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.container).chain(&self.others).map(String::as_str)

@@ -52,7 +52,8 @@ impl DockerExecutor {
         })?;
         let internal = network::is_internal(&self.settings.network, spec.network_isolation);
         let internal = if spec.hosts == 1 { None } else { Some(internal?) };
-        let mut names = Names { executor: self.id.clone(), network: None };
+        let log_driver = clients.log_driver.clone();
+        let mut names = Names { executor: self.id.clone(), network: None, log_driver };
         let mut hosts = self.hosts(spec, image, &limits, clients.machine.cpus)?;
         // What can be refused is, before anything is fetched.
         launch::body(&self.settings, spec, image, &names, &limits, &hosts[0].machine, Vec::new())?;
@@ -76,10 +77,10 @@ impl DockerExecutor {
         let containers = hosts.iter().map(|host| host.container.clone()).collect();
         for (host, made) in hosts.into_iter().zip(made) {
             if made || !has_begun(&clients.docker, &host.container).await? {
-                fill(&clients, &host.container, host.contents).await?;
+                self.fill(&clients, &host.container, host.contents).await?;
             }
         }
-        let plan = self.plan(spec, image, containers, limits.bounds.map(|bounds| bounds.memory));
+        let plan = self.plan(&clients, spec, image, containers, limits.bounds.map(|bounds| bounds.memory));
         let folder = folder.clone();
         blocking(format!("writing the plan of attempt {}", spec.id), move || {
             match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
@@ -136,14 +137,23 @@ impl DockerExecutor {
         Ok(held)
     }
 
-    fn plan(&self, spec: &AttemptSpec, image: &Container, containers: Vec<String>, memory: Option<u64>) -> Plan {
+    fn plan(
+        &self,
+        clients: &Clients,
+        spec: &AttemptSpec,
+        image: &Container,
+        containers: Vec<String>,
+        memory: Option<u64>,
+    ) -> Plan {
         let settings = &self.settings;
+        let version = clients.docker.client_version();
         let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
         let checkpoints = spec.checkpoints.as_ref();
         let mut containers = containers.into_iter();
         Plan {
             attempt: spec.id,
             address: settings.address.clone(),
+            api: Some((version.major_version, version.minor_version)),
             container: containers.next().unwrap_or_default(),
             others: containers.collect(),
             max_runtime_ms: spec.max_runtime_ms,
@@ -160,8 +170,20 @@ impl DockerExecutor {
         }
     }
 
+    /// Puts the contract's files into a container.
+    async fn fill(&self, clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
+        let doing = format!("filling the container {container}");
+        let (path, patience) = (contents.unpacked_at(), self.settings.patience);
+        let write = move |archive: &mut _| contents.write(archive);
+        let uploaded = archive::upload(&clients.patient, container, path, patience, write).await;
+        uploaded.map_err(|error| volumes::upload_failed(&doing, error))
+    }
+
     /// Sees that no other attempt of a training job runs, such as one that was given up while the daemon was away.
     async fn end_earlier(&self, docker: &bollard::Docker, id: AttemptId) -> Result<(), ExecutorError> {
+        if id.number == 1 {
+            return Ok(());
+        }
         let doing = "looking for earlier attempts";
         let job = format!("tunesmith.training-job={}", id.training_job.simple());
         for (other, container) in self.containers(docker, &[job]).await.map_err(infrastructure(doing))? {
@@ -192,14 +214,6 @@ async fn has_begun(docker: &bollard::Docker, container: &str) -> Result<bool, Ex
     let inspected = docker.inspect_container(container, None::<InspectContainerOptions>).await;
     let state = inspected.map_err(infrastructure(format!("looking at the container {container}")))?.state;
     Ok(state.unwrap_or_default().started_at.as_deref().and_then(stamp::Stamp::parse).is_some())
-}
-
-/// Puts the contract's files into a container.
-async fn fill(clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
-    let doing = format!("filling the container {container}");
-    let path = contents.unpacked_at();
-    let uploaded = archive::upload(&clients.patient, container, path, move |archive| contents.write(archive)).await;
-    uploaded.map_err(|error| volumes::upload_failed(&doing, error))
 }
 
 /// Waits until a container whose name is taken is there.

@@ -32,7 +32,7 @@ pub struct DockerSettings {
     pub gpus: u32,
     /// Whether the first process is the daemon's `init`, which passes signals on and takes in what ends.
     pub init: bool,
-    /// Where the daemon keeps output until it is fetched.
+    /// Where the daemon keeps output until it is fetched; empty for what it has.
     pub log_driver: String,
     /// The log of one attempt is cut off here, bytes.
     pub max_log_bytes: u64,
@@ -102,7 +102,7 @@ impl DockerSettings {
             reserve_memory: 512 << 20,
             gpus: 0,
             init: true,
-            log_driver: "local".into(),
+            log_driver: String::new(),
             max_log_bytes: 1 << 30,
             segment_bytes: 16 << 20,
             max_disk_bytes: None,

@@ -10,6 +10,7 @@
 //! how the attempt ended, and the others get the stop sequence; one that is lost takes the others with it at once; a
 //! success takes them all.
 
+mod disk;
 mod looking;
 mod watching;
 
@@ -21,9 +22,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use bollard::query_parameters::KillContainerOptions;
+use futures_util::future::join_all;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
         stopping: Stopping::read(folder)?,
         next_look: Instant::now() + LOOK_EVERY,
         next_save: Instant::now() + Duration::from_millis(plan.save_every_ms),
-        docker: None,
+        docker: plan.client(),
         control,
         follower,
         plan,
@@ -242,6 +242,7 @@ impl Attempt<'_> {
             let now = self.clock.now();
             self.folder.claim_start(now)?;
             self.started_at = Some(now);
+            self.follower.begin(now);
         }
         let Ok(docker) = self.docker().await else { return Ok(Ok(())) };
         let started = join_all(waiting.iter().map(|container| docker.start_container(container, None))).await;
@@ -338,35 +339,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// How large the running containers' own layers are, by host: the daemon reads them all, which takes a while.
-    fn disk_look(&self, docker: bollard::Docker) -> BoxFuture<'static, Vec<(usize, u64)>> {
-        let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
-        let running: Vec<_> = running.map(|(at, host)| (at, host.container.clone())).collect();
-        let size = async move {
-            let sized = InspectContainerOptions { size: true };
-            let size = running.iter().map(async |(at, container)| {
-                let container = docker.inspect_container(container, Some(sized.clone())).await.ok()?;
-                Some((*at, u64::try_from(container.size_rw?).ok()?))
-            });
-            join_all(size).await.into_iter().flatten().collect()
-        };
-        size.boxed()
-    }
-
-    /// An attempt over its limit on one of its hosts gets no grace: the disk would fill meanwhile.
-    async fn judge_disk(&mut self, sizes: &[(usize, u64)]) -> io::Result<()> {
-        let Some(bound) = self.plan.disk.clone().filter(|_| self.stopping.is_none()) else { return Ok(()) };
-        if let Some((host, _)) = sizes.iter().find(|(_, size)| *size > bound.bytes) {
-            let message = bound.message();
-            let remark = format!("{}{message}: SIGKILL sent", self.who(*host));
-            let cause = ExitCause::OverLimit { message };
-            let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(*host) };
-            self.begin_stopping(stopping, &remark, 0)?;
-            self.signal("SIGKILL").await;
-        }
-        Ok(())
-    }
-
     fn lost(&mut self, message: String) -> Exit {
         let now = self.clock.now();
         // It is in the exit record as well.
@@ -414,9 +386,9 @@ impl Attempt<'_> {
         let mut stderr_tail = self.follower.stderr_tail(host);
         if stderr_tail.is_empty() {
             // An earlier supervisor may have taken it.
-            stderr_tail = ending::stderr_tail(&docker, container).await;
+            stderr_tail = ending::stderr_tail(&docker, container, self.plan.patience()).await;
         }
-        let failure = ending::failure(&docker, container).await;
+        let failure = ending::failure(&docker, container, self.plan.patience()).await;
         Ok(Exit { started_at: self.started_at, ended_at, cause, failure, stderr_tail, remark: None })
     }
 }

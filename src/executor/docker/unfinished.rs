@@ -1,14 +1,16 @@
 //! Files that are being written into a folder, under names of their own until they are whole.
 //!
 //! Invariant: what a process that was killed left of them is never taken for a file of the folder, and goes with the next
-//! download into it.
+//! download into it, or with the attempt that it was for.
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 
 use cap_std::fs::Dir;
 
 use crate::executor::folder::found;
+use crate::executor::paths::open_for_reading;
 
 /// What their names begin with; 32 hexadecimal digits follow.
 const PREFIX: &str = ".tunesmith-new-";
@@ -37,6 +39,12 @@ pub(super) fn remove(folder: &Dir, depth: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// As [`remove`], of a folder that may not be there.
+pub(super) fn remove_from(folder: &Path, depth: usize) -> io::Result<()> {
+    let Some(opened) = found(open_for_reading(folder))? else { return Ok(()) };
+    remove(&Dir::from_std_file(opened), depth)
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use crate::executor::{ChannelSpec, ExecutorError};
 /// Where a volume is mounted while it is filled.
 const FILLED_AT: &str = "/tunesmith-channel";
 
+/// On a volume: whose it is.
+const OWNER_LABEL: &str = "tunesmith.data-directory";
+
 /// On the container that a volume is filled through: which.
 const HELPER_LABEL: &str = "tunesmith.fills";
 
@@ -38,6 +41,8 @@ pub(super) struct Volumes {
     marks: PathBuf,
     /// What the names of all of them begin with.
     prefix: String,
+    /// How long the daemon may take nothing of an upload.
+    patience: Duration,
     locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
 }
 
@@ -49,9 +54,9 @@ pub(super) struct Filled {
 }
 
 impl Volumes {
-    pub(super) fn open(marks: PathBuf, prefix: String) -> io::Result<Self> {
+    pub(super) fn open(marks: PathBuf, prefix: String, patience: Duration) -> io::Result<Self> {
         std::fs::create_dir_all(&marks)?;
-        Ok(Self { marks, prefix, locks: Mutex::default() })
+        Ok(Self { marks, prefix, patience, locks: Mutex::default() })
     }
 
     /// A volume with a channel's data, or a share of it; `image` is one that the daemon has, whichever: nothing of it
@@ -67,8 +72,9 @@ impl Volumes {
         let source = channel.source.clone();
         let doing = format!("looking through the channel {}", channel.name);
         let print = blocking(doing, move || fingerprint(&source)).await?;
-        let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("-{}of{hosts}", host + 1));
-        let name = format!("{}-channel-{print}{share_name}", self.prefix);
+        // No name begins with another: Podman takes the beginning of one for it.
+        let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("{}of{hosts}-", host + 1));
+        let name = format!("{}-channel-{share_name}{print}", self.prefix);
         let lock = self.lock(&name);
         let shared = Arc::clone(&lock).read_owned().await;
         if self.is_filled(docker, &name).await? {
@@ -82,25 +88,47 @@ impl Volumes {
         Ok(Filled { name, _held: alone.downgrade() })
     }
 
-    /// Removes volumes that nobody used for long. Those that a container mounts stay.
+    /// Removes volumes that nobody used for long, and what is left of fillings that did not come to their end. Those that a
+    /// container mounts stay.
     pub(super) async fn remove_unused(&self, docker: &bollard::Docker, unused: Duration) -> Result<(), ExecutorError> {
         let marks = self.marks.clone();
-        let old = blocking("looking through the channels' volumes".into(), move || {
-            let mut old = Vec::new();
+        let marked = blocking("looking through the channels' volumes".into(), move || {
+            let mut marked = HashMap::new();
             for entry in std::fs::read_dir(marks)? {
                 let entry = entry?;
                 let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-                old.extend(entry.file_name().into_string().ok().filter(|_| age >= unused));
+                marked.extend(entry.file_name().into_string().ok().map(|name| (name, age)));
             }
-            Ok(old)
+            Ok(marked)
         })
         .await?;
-        for name in old {
+        for name in self.unmarked(docker, &marked).await? {
+            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            // One that was filled meanwhile is as new as can be.
+            if !self.marks.join(&name).exists() {
+                self.remove_helpers(docker, &name).await?;
+                self.remove(docker, &name).await?;
+            }
+        }
+        for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
             self.remove_helpers(docker, &name).await?;
             self.remove(docker, &name).await?;
         }
         Ok(())
+    }
+
+    /// The channels' volumes that the daemon has of this data directory, and that have no mark.
+    async fn unmarked(
+        &self,
+        docker: &bollard::Docker,
+        marked: &HashMap<String, Duration>,
+    ) -> Result<Vec<String>, ExecutorError> {
+        let label = format!("{OWNER_LABEL}={}", self.prefix);
+        let filters = Some(HashMap::from([("label".to_owned(), vec![label])]));
+        let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await;
+        let found = found.map_err(infrastructure("listing the channels' volumes"))?.volumes.unwrap_or_default();
+        Ok(found.into_iter().map(|volume| volume.name).filter(|name| !marked.contains_key(name)).collect())
     }
 
     fn lock(&self, name: &str) -> Arc<RwLock<()>> {
@@ -132,7 +160,7 @@ impl Volumes {
         // What an earlier filling left half done.
         self.remove_helpers(docker, name).await?;
         self.remove(docker, name).await?;
-        let labels = HashMap::from([("tunesmith.data-directory".to_owned(), self.prefix.clone())]);
+        let labels = HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]);
         let volume =
             VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(failed())?;
@@ -151,7 +179,7 @@ impl Volumes {
         let options = CreateContainerOptions { name: Some(helper.clone()), ..CreateContainerOptions::default() };
         docker.create_container(Some(options), body).await.map_err(failed())?;
         let source = channel.source.clone();
-        let uploaded = archive::upload(patient, &helper, FILLED_AT, move |archive| match share {
+        let uploaded = archive::upload(patient, &helper, FILLED_AT, self.patience, move |archive| match share {
             None => archive::append_tree(archive, Path::new(""), &source, false),
             Some(share) => share.append(archive, &source),
         })
@@ -174,7 +202,8 @@ impl Volumes {
     }
 
     async fn remove_helper(&self, docker: &bollard::Docker, helper: &str) -> Result<(), ExecutorError> {
-        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        // With the volumes that its image declares; the channel's has a name, and stays.
+        let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
         let removed = daemon::there(docker.remove_container(helper, Some(options)).await);
         removed.map(drop).map_err(infrastructure(format!("removing the container {helper}")))
     }

@@ -2,19 +2,16 @@
 //! the daemon or somebody else interferes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::AbortHandle;
 use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::{Exit, ExitCause};
 use tunesmith::executor::docker::{InstanceLimits, Pull};
 use tunesmith::executor::{AttemptSpec, CheckpointSpec, Executor, ExecutorError, Observed, Stream};
 
-use crate::support::docker::{Daemon, Harness, SHELL, address, containers, import};
+use crate::support::docker::{Harness, SHELL, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, log, over, script};
 
 /// Runs a script that must succeed; what it said.
@@ -87,6 +84,7 @@ async fn a_container_can_do_nothing_to_its_machine() {
     assert_eq!((host.privileged, host.init), (Some(false), Some(true)));
     assert_eq!(host.memory, host.memory_swap, "no swap on top");
     assert_eq!(host.memory, Some(8 << 30), "an ml.m5.large");
+    assert_eq!((host.oom_score_adj, host.cpu_shares), (Some(1000), Some(128)), "before anything else of its machine");
     assert!(host.nano_cpus.is_some_and(|cpus| cpus <= 2_000_000_000), "{:?}", host.nano_cpus);
     assert_eq!((host.pids_limit, host.binds), (Some(64), None));
     for mode in [host.pid_mode, host.uts_mode, host.userns_mode] {
@@ -416,6 +414,14 @@ async fn checkpoints_reach_the_next_attempt() {
     (second.id, second.checkpoints) = (AttemptId { number: 2, ..first.id }, checkpoints);
     assert_eq!(told(&h, &second).await, ["7"]);
     assert_eq!(std::fs::read_to_string(kept.join("e/epoch")).unwrap(), "8\n");
+
+    // What a supervisor that was killed left goes with the last attempt.
+    let left = kept.join("e").join(format!(".tunesmith-new-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::write(&left, "half").unwrap();
+    h.executor.remove(first.id).await.unwrap();
+    assert!(left.exists(), "the other may be at it");
+    h.executor.remove(second.id).await.unwrap();
+    assert!(!left.exists() && kept.join("e/epoch").exists());
 }
 
 #[tokio::test]
@@ -449,96 +455,4 @@ async fn the_environment_is_the_contract_and_the_jobs_own() {
     let expected = ["LD_LIBRARY_PATH", "MINE", "PYTHONUNBUFFERED", "TRAINING_JOB_ARN", "TRAINING_JOB_NAME"];
     assert_eq!(names[..names.len() - 1], expected);
     assert!(names.last().unwrap().ends_with("ml.m5.large"));
-}
-
-/// An attempt over a restart of its daemon; what became of it.
-async fn over_a_restart(live_restore: bool) -> (Exit, Vec<String>) {
-    let mut daemon = Daemon::start(live_restore).await;
-    let h = Harness::at(daemon.address(), |settings| settings.network = "none".into()).await;
-    let spec = script(
-        "trap 'exit 0' TERM; i=0; until test -e $SM_OUTPUT_DIR/go; do i=$((i+1)); echo line $i; sleep 0.01; done; echo last",
-    );
-    h.executor.launch(&spec).await.unwrap();
-    line(&h.executor, spec.id, "line 20").await;
-    daemon.stop();
-    daemon.start_again().await;
-    if live_restore {
-        h.tell(spec.id, "go").await;
-    }
-    let exit = over(&h.executor, spec.id).await;
-    let said = lines(&h.executor, spec.id).await;
-    h.executor.remove(spec.id).await.unwrap();
-    drop(h);
-    (exit, said)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_restarted_and_ends_its_containers_is_an_infrastructure_fault() {
-    let (exit, said) = over_a_restart(false).await;
-    assert!(is_infrastructure(&exit, "the Docker daemon was restarted"), "{exit:?}");
-    assert!(said.contains(&"line 20".to_owned()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_restarted_beneath_its_containers_changes_nothing() {
-    let (exit, said) = over_a_restart(true).await;
-    assert_eq!(exit.cause, ExitCause::Exited { code: 0 }, "{exit:?}");
-    let (last, counted) = said.split_last().unwrap();
-    assert_eq!(last, "last");
-    assert_eq!(*counted, (1..=counted.len()).map(|i| format!("line {i}")).collect::<Vec<_>>());
-}
-
-/// Stands between an executor and the daemon, and cuts their connections when it is told to.
-struct Between {
-    folder: tempfile::TempDir,
-    connections: Arc<Mutex<Vec<AbortHandle>>>,
-}
-
-impl Between {
-    fn start() -> Self {
-        let between = Self { folder: tempfile::tempdir().unwrap(), connections: Arc::default() };
-        let listener = UnixListener::bind(between.folder.path().join("docker.sock")).unwrap();
-        let connections = Arc::clone(&between.connections);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let connection = tokio::spawn(async move {
-                    let mut daemon = UnixStream::connect(address().trim_start_matches("unix://")).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut daemon).await;
-                });
-                connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.abort_handle());
-            }
-        });
-        between
-    }
-
-    fn cut(&self) {
-        for connection in self.connections.lock().unwrap().drain(..) {
-            connection.abort();
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_and_comes_back_changes_nothing() {
-    let between = Between::start();
-    let socket = format!("unix://{}", between.folder.path().join("docker.sock").display());
-    let h = Harness::with(|settings| settings.address = socket).await;
-    let live_restore = h.docker.info().await.unwrap().live_restore_enabled;
-    assert_eq!(live_restore, Some(false), "with it the daemon is trusted whatever happens");
-    let spec = script("i=0; until test -e $SM_OUTPUT_DIR/go; do i=$((i+1)); echo line $i; sleep 0.01; done; echo last");
-    h.executor.launch(&spec).await.unwrap();
-    line(&h.executor, spec.id, "line 20").await;
-    between.cut();
-    let said = lines(&h.executor, spec.id).await.len();
-    // More than may have been under way: it is looked after again.
-    line(&h.executor, spec.id, &format!("line {}", said + 100)).await;
-    h.tell(spec.id, "go").await;
-    let exit = over(&h.executor, spec.id).await;
-    assert_eq!(exit.cause, ExitCause::Exited { code: 0 }, "{exit:?}");
-    let said = lines(&h.executor, spec.id).await;
-    let (last, counted) = said.split_last().unwrap();
-    assert_eq!(last, "last");
-    assert_eq!(*counted, (1..=counted.len()).map(|i| format!("line {i}")).collect::<Vec<_>>());
-    h.executor.remove(spec.id).await.unwrap();
-    drop(h);
 }

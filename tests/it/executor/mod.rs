@@ -4,6 +4,8 @@
 //! harness and a line here.
 
 #[cfg(feature = "docker")]
+mod daemon;
+#[cfg(feature = "docker")]
 mod docker;
 #[cfg(feature = "docker")]
 mod hosts;

@@ -162,6 +162,33 @@ async fn an_upload_is_cut_off_some_time_after_a_stop(engine: Engine) {
     assert!(message.contains("Artifacts were not stored: given up"), "{message}");
 }
 
+async fn fetching_what_was_written_is_given_up_some_time_after_a_stop(engine: Engine) {
+    let mut world = World::new(engine, loss_is_x).await;
+    world.stop().await;
+    world.upload_patience = Duration::from_millis(50);
+    world.start();
+    world.faults.outputs_hang.store(true, Ordering::SeqCst);
+    world.create(&request("unfetched", 1, 1)).await;
+    world.until("it runs", async || world.sim.running() == 1).await;
+    world.sim.advance(STEP * 3);
+    world.until("it is collected", async || !world.faults.uploads().is_empty()).await;
+    let name = world.training_jobs("unfetched").await[0].name.clone();
+    tunesmith::app::training_jobs::stop(&world.app, &World::scope(), &name).await.unwrap();
+    let job = world.finish("unfetched", STEP).await;
+    assert_eq!((job.counters.stopped, job.counters.non_retryable_error), (1, 0));
+}
+
+async fn a_stop_reaches_an_attempt_that_is_still_being_made_ready(engine: Engine) {
+    let world = World::new(engine, |spec| loss_is_x(spec).lasting(3_600_000)).await;
+    world.faults.launches_wait.store(true, Ordering::SeqCst);
+    world.create(&request("unready", 1, 1)).await;
+    world.until("it is being launched", async || world.faults.is_launching()).await;
+    let name = world.training_jobs("unready").await[0].name.clone();
+    tunesmith::app::training_jobs::stop(&world.app, &World::scope(), &name).await.unwrap();
+    let job = world.finish("unready", STEP).await;
+    assert_eq!((job.counters.stopped, job.counters.completed), (1, 0));
+}
+
 async fn a_log_that_can_be_read_again_loses_nothing(engine: Engine) {
     let world = World::new(engine, loss_is_x).await;
     world.faults.unreadable.store(3, Ordering::SeqCst);
@@ -269,6 +296,8 @@ on_both_databases! {
     uploads_are_tried_again_and_shown_meanwhile,
     a_success_that_cannot_be_stored_is_a_fault_of_the_machine,
     an_upload_is_cut_off_some_time_after_a_stop,
+    fetching_what_was_written_is_given_up_some_time_after_a_stop,
+    a_stop_reaches_an_attempt_that_is_still_being_made_ready,
     a_log_that_can_be_read_again_loses_nothing,
     a_log_that_stays_unreadable_holds_no_training_job_up,
     a_report_is_held_while_writes_fail,

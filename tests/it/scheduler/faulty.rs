@@ -1,10 +1,11 @@
 //! A simulated executor, some calls of which fail, and are counted.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tunesmith::domain::names::AttemptId;
 use tunesmith::executor::simulated::Simulated;
 use tunesmith::executor::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFile, Observed, Outputs};
@@ -14,10 +15,21 @@ use tunesmith::executor::{AttemptSpec, Executor, ExecutorError, LogChunk, LogFil
 pub struct Faults {
     /// How many further looks into a log fail.
     pub unreadable: AtomicU32,
+    /// A launch takes until the attempt is asked to stop.
+    pub launches_wait: AtomicBool,
+    /// How often an attempt was asked to stop.
+    stops: watch::Sender<u32>,
+    /// What an attempt wrote cannot be had, and nobody says so.
+    pub outputs_hang: AtomicBool,
     uploads: Mutex<Vec<AttemptId>>,
 }
 
 impl Faults {
+    /// Whether a launch is waiting.
+    pub fn is_launching(&self) -> bool {
+        self.stops.receiver_count() > 0
+    }
+
     /// Whose outputs were asked for: once for each try to upload them.
     pub fn uploads(&self) -> Vec<AttemptId> {
         self.uploads.lock().unwrap().clone()
@@ -37,6 +49,9 @@ impl Executor for Faulty {
     }
 
     async fn launch(&self, spec: &AttemptSpec) -> Result<(), ExecutorError> {
+        if self.faults.launches_wait.load(Ordering::SeqCst) {
+            let _ = self.faults.stops.subscribe().wait_for(|stops| *stops > 0).await;
+        }
         self.sim.launch(spec).await
     }
 
@@ -62,6 +77,7 @@ impl Executor for Faulty {
     }
 
     async fn stop(&self, id: AttemptId) -> Result<(), ExecutorError> {
+        self.faults.stops.send_modify(|stops| *stops += 1);
         self.sim.stop(id).await
     }
 
@@ -71,6 +87,9 @@ impl Executor for Faulty {
 
     async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {
         self.faults.uploads.lock().unwrap().push(id);
+        if self.faults.outputs_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.sim.outputs(id).await
     }
 

@@ -44,14 +44,13 @@ pub(crate) async fn shell_image(docker: &Docker, address: &str) -> &'static str 
     SHELL
 }
 
-/// Makes an image of busybox with changes to its configuration.
-pub(crate) async fn import(docker: &Docker, name: &str, change: &str) {
-    let (repo, tag) = name.rsplit_once(':').unwrap();
+/// Makes an image of busybox with changes to its configuration, a line each.
+pub(crate) async fn import(docker: &Docker, name: &str, changes: &str) {
     let options = CreateImageOptions {
         from_src: Some("-".into()),
-        repo: Some(repo.into()),
-        tag: Some(tag.into()),
-        changes: vec![change.into()],
+        // With its tag: Podman looks for that nowhere else.
+        repo: Some(name.into()),
+        changes: changes.lines().map(str::to_owned).collect(),
         ..CreateImageOptions::default()
     };
     let mut steps = docker.create_image(Some(options), Some(body_full(root().into())), None).boxed();

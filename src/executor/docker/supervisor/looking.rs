@@ -38,9 +38,11 @@ impl Attempt<'_> {
         loop {
             match self.look_at_all().await {
                 Err(error) if Instant::now() >= until => return Err(error),
-                Err(_) => {
-                    self.broken = true;
-                    self.docker = None;
+                Err(error) => {
+                    if !daemon::is_unreadable(&error) {
+                        self.broken = true;
+                        self.docker = None;
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
                 seen => return seen,
@@ -118,14 +120,13 @@ impl Attempt<'_> {
 
     /// Why a host ended, once its log is taken; none where it is gone.
     async fn cause_of(&mut self, host: usize, mut end: End) -> io::Result<Option<ExitCause>> {
-        let Ok(docker) = self.docker().await else {
+        let container = self.hosts[host].container.clone();
+        // What the daemon had not handed over when it said that the container is over.
+        let taken = self.take_the_rest(host).await?;
+        let (true, Ok(docker)) = (taken, self.docker().await) else {
             let message = "the Docker daemon was out of reach when the container was over".to_owned();
             return Ok(Some(ExitCause::Infrastructure { message }));
         };
-        let container = self.hosts[host].container.clone();
-        // What the daemon had not handed over when it said that the container is over.
-        let frames = self.follower.frames(host, &docker, &container, false);
-        self.drain(host, frames).await?;
         let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
         let cause = end.cause(self.plan.memory, live_restore);
         if self.stopping.is_some() || cause != (ExitCause::Signaled { signal: 9 }) {

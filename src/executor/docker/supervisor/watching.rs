@@ -13,9 +13,9 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::{Attempt, LOOK_EVERY};
-use crate::executor::docker::daemon::Error;
+use crate::executor::docker::daemon::{self, Error};
 use crate::executor::docker::ending;
-use crate::executor::docker::follow::Frames;
+use crate::executor::docker::follow::{Frames, Next};
 use crate::executor::docker::plan::Plan;
 
 /// A look at what is costly is followed by this many times as long without one.
@@ -77,7 +77,7 @@ impl Attempt<'_> {
                     News::Ended(at, Some(Ok(_) | Err(Error::DockerContainerWaitError { .. }))) => {
                         let over = running.swap_remove(at);
                         if let Some(frames) = over.frames {
-                            self.drain(over.host, frames).await?;
+                            self.drain(over.host, frames, DRAIN_PATIENCE).await?;
                         }
                         return Ok(Watched::Ended);
                     }
@@ -135,9 +135,9 @@ impl Attempt<'_> {
     fn take_frame(&mut self, of: &mut Running, frame: Option<Result<LogOutput, Error>>) -> io::Result<()> {
         let more = match (frame, &mut of.frames) {
             (Some(Ok(frame)), Some(frames)) => self.follower.take(of.host, frame, frames, self.clock.now())?,
-            _ => false,
+            _ => Next::TheRest,
         };
-        if !more {
+        if more != Next::More {
             of.frames = None;
             // It ends with the container; where that goes on, there is more to come.
             of.reopen = Some(Instant::now() + REOPEN);
@@ -145,14 +145,52 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Takes what is left of the log of a container that is over.
-    pub(super) async fn drain(&mut self, host: usize, mut frames: Frames) -> io::Result<()> {
-        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PATIENCE, frames.next()).await {
-            if !self.follower.take(host, frame, &mut frames, self.clock.now())? {
-                break;
+    /// Takes what is left of the log of a container that is over; none where nothing comes for so long.
+    async fn drain(&mut self, host: usize, mut frames: Frames, patience: Duration) -> io::Result<Option<Next>> {
+        loop {
+            let next = match tokio::time::timeout(patience, frames.next()).await {
+                Ok(Some(Ok(frame))) => self.follower.take(host, frame, &mut frames, self.clock.now())?,
+                Ok(None) => Next::Nothing,
+                // An answer that there is no such log is one.
+                Ok(Some(Err(error))) if daemon::status(&error).is_some() => Next::Nothing,
+                Ok(Some(Err(_))) => Next::TheRest,
+                Err(_) => return Ok(None),
+            };
+            if next != Next::More {
+                return Ok(Some(next));
             }
         }
-        Ok(())
+    }
+
+    /// Takes all that the daemon keeps of the log of a container that is over, however often it breaks off. False where it
+    /// was out of reach for as long as patience lasts.
+    pub(super) async fn take_the_rest(&mut self, host: usize) -> io::Result<bool> {
+        let (container, patience) = (self.hosts[host].container.clone(), self.plan.patience());
+        let mut until = Instant::now() + patience;
+        loop {
+            let before = self.follower.length();
+            if let Ok(docker) = self.docker().await {
+                let frames = self.follower.frames(host, &docker, &container, false);
+                match self.drain(host, frames, patience).await? {
+                    Some(Next::Nothing) => return Ok(true),
+                    Some(Next::Others) => continue,
+                    Some(Next::More | Next::TheRest) => {}
+                    None => {
+                        let remark = format!("{}the end of the log was not to be had from the daemon", self.who(host));
+                        self.follower.remark(&remark, self.clock.now())?;
+                        return Ok(true);
+                    }
+                }
+            }
+            let now = Instant::now();
+            if self.follower.length() > before {
+                until = now + patience;
+            } else if now >= until {
+                return Ok(false);
+            }
+            self.docker = None;
+            tokio::time::sleep(REOPEN).await;
+        }
     }
 }
 

@@ -1,213 +1,59 @@
-//! Folders to and from containers, as archives through the daemon's API.
+//! From an archive that a container left to a folder here.
 //!
-//! Invariant: an archive from a container may be hostile. Nothing is written outside the folder that it is unpacked into,
-//! whatever its names and links say; only regular files, folders and relative links are; and it ends at its bounds.
+//! Invariant: such an archive may be hostile. Nothing is written outside the folder that it is unpacked into, whatever its
+//! names and links say; only regular files, folders and relative links are; and it ends at its bounds.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bollard::body_try_stream;
-use bollard::query_parameters::{DownloadFromContainerOptions, UploadToContainerOptions};
-use bytes::{Bytes, BytesMut};
-use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
+use bollard::query_parameters::DownloadFromContainerOptions;
+use bytes::Bytes;
+use cap_std::fs::{Dir, OpenOptions};
 use futures_util::{Stream, StreamExt};
 use nix::libc;
-use tar::{Builder, EntryType, Header};
+use tar::{EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::daemon::{self, Error};
-use super::unfinished;
+use super::{MAX_DEPTH, QUEUE, TransferError};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
+use crate::executor::docker::daemon::{self, Error};
+use crate::executor::docker::unfinished;
 use crate::executor::paths::open_for_reading;
-
-/// Pieces of an archive that wait on their way.
-const QUEUE: usize = 8;
-
-/// The size of a piece.
-const PIECE: usize = 128 << 10;
-
-/// Folders within folders of an archive from a container.
-const MAX_DEPTH: usize = 64;
 
 /// Archives tell times in whole seconds: a file of so short an age may change once more without showing it.
 const SETTLED_AFTER_MS: i64 = 2_000;
 
-/// What is wrong with an archive that a container left.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TransferError {
-    /// The container's fault.
-    #[error("{0}")]
-    Refused(String),
-    /// There is no such path in the container.
-    #[error("the container has no such path")]
-    Missing,
-    /// The daemon.
-    #[error("the Docker daemon failed")]
-    Daemon(#[source] Error),
-    /// This machine.
-    #[error("the archive could not be read or written")]
-    Io(#[source] io::Error),
-}
-
 /// How much of an archive is taken.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
+pub(in crate::executor::docker) struct Bounds {
+    pub(in crate::executor::docker) bytes: u64,
+    pub(in crate::executor::docker) entries: u64,
+    /// Not files whose size and time are those of what is there: it came from the same place.
+    pub(in crate::executor::docker) changed_only: bool,
 }
 
-/// Uploads what `fill` writes into an archive, to be unpacked at `path` of a container.
-pub(super) async fn upload(
-    docker: &bollard::Docker,
-    container: &str,
-    path: &str,
-    fill: impl FnOnce(&mut Builder<Pieces>) -> io::Result<()> + Send + 'static,
-) -> Result<(), TransferError> {
-    let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let packing = tokio::task::spawn_blocking(move || {
-        let mut archive = Builder::new(Pieces { sender: sender.clone(), piece: BytesMut::new() });
-        let packed = fill(&mut archive).and_then(|()| archive.into_inner()).and_then(|mut pieces| pieces.flush());
-        if let Err(error) = &packed {
-            // So that the daemon does not take half an archive for a whole one.
-            let _ = sender.blocking_send(Err(io::Error::new(error.kind(), error.to_string())));
-        }
-        packed
-    });
-    let body = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
-    let options = UploadToContainerOptions { path: path.to_owned(), ..UploadToContainerOptions::default() };
-    let uploaded = docker.upload_to_container(container, Some(options), body_try_stream(body)).await;
-    match (packing.await.unwrap_or_else(|error| Err(io::Error::other(error))), uploaded) {
-        // The pipe is broken where the daemon would not have more: what it says counts.
-        (Err(error), _) if error.kind() != ErrorKind::BrokenPipe => Err(TransferError::Io(error)),
-        (_, Err(error)) if daemon::status(&error) == Some(404) => Err(TransferError::Missing),
-        (_, Err(error)) => Err(TransferError::Daemon(error)),
-        (Err(error), Ok(())) => Err(TransferError::Io(error)),
-        (Ok(()), Ok(())) => Ok(()),
-    }
+/// What is fetched.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::executor::docker) struct Source<'a> {
+    pub(in crate::executor::docker) docker: &'a bollard::Docker,
+    pub(in crate::executor::docker) container: &'a str,
+    pub(in crate::executor::docker) path: &'a str,
+    /// How long the daemon may send nothing.
+    pub(in crate::executor::docker) patience: Duration,
 }
 
-/// The writing end of an upload.
-#[derive(Debug)]
-pub(super) struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    piece: BytesMut,
-}
-
-impl Pieces {
-    fn send(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = self.piece.split().freeze();
-        self.sender.blocking_send(Ok(piece)).map_err(|_| ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.send()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.send()
-    }
-}
-
-/// Puts a folder into an archive.
-pub(super) fn append_folder<W: Write>(archive: &mut Builder<W>, path: &str, mode: u32) -> io::Result<()> {
-    archive.append_data(&mut header(EntryType::Directory, mode, 0, 0), format!("{path}/"), io::empty())
-}
-
-/// Puts a small file into an archive.
-pub(super) fn append_file<W: Write>(archive: &mut Builder<W>, path: &str, text: &str) -> io::Result<()> {
-    archive.append_data(&mut header(EntryType::Regular, 0o644, text.len() as u64, 0), path, text.as_bytes())
-}
-
-/// Puts a folder's content, or a single file, into an archive beneath `path` (empty for its root). Links are kept as
-/// they are, and what is neither file, folder nor link is left out. With `writable`, whoever runs may change it.
-pub(super) fn append_tree<W: Write>(
-    archive: &mut Builder<W>,
-    path: &Path,
-    source: &Path,
-    writable: bool,
-) -> io::Result<()> {
-    let opened = open_for_reading(source)?;
-    if opened.metadata()?.is_file() {
-        let path = path.join(source.file_name().unwrap_or(OsStr::new("data")));
-        return append_regular(archive, &path, cap_std::fs::File::from_std(opened), writable);
-    }
-    append_content(archive, path, &Dir::from_std_file(opened), writable)
-}
-
-fn append_content<W: Write>(archive: &mut Builder<W>, path: &Path, folder: &Dir, writable: bool) -> io::Result<()> {
-    // Names in order, so that one tree is one archive.
-    let names: io::Result<BTreeSet<_>> = folder.entries()?.map(|entry| Ok(entry?.file_name())).collect();
-    for name in names?.into_iter().filter(|name| !unfinished::is_one(name)) {
-        let (name, path) = (Path::new(&name), path.join(&name));
-        let meta = folder.symlink_metadata(name)?;
-        if meta.is_dir() {
-            let mode = if writable { 0o777 } else { 0o755 };
-            archive.append_data(&mut header(EntryType::Directory, mode, 0, meta.mtime()), &path, io::empty())?;
-            append_content(archive, &path, &folder.open_dir(name)?, writable)?;
-        } else if meta.is_file() {
-            let mut options = OpenOptions::new();
-            options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-            append_regular(archive, &path, folder.open_with(name, &options)?, writable)?;
-        } else if meta.is_symlink() {
-            let target = folder.read_link_contents(name)?;
-            archive.append_link(&mut header(EntryType::Symlink, 0o777, 0, meta.mtime()), &path, target)?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn append_regular<W: Write>(
-    archive: &mut Builder<W>,
-    path: &Path,
-    file: cap_std::fs::File,
-    writable: bool,
-) -> io::Result<()> {
-    let meta = file.metadata()?;
-    let mode = meta.mode() & 0o111 | if writable { 0o666 } else { 0o644 };
-    let mut data = file.take(meta.len());
-    archive.append_data(&mut header(EntryType::Regular, mode, meta.len(), meta.mtime()), path, &mut data)?;
-    if data.limit() > 0 {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("{} shrank", path.display())));
-    }
-    Ok(())
-}
-
-pub(super) fn header(kind: EntryType, mode: u32, size: u64, mtime: i64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(u64::try_from(mtime).unwrap_or(0));
-    header
-}
-
-/// Downloads a folder of a container into a folder here, which keeps what else it has. What stands at `path` may be no
+/// Downloads a folder of a container into a folder here, which keeps what else it has. What stands at its path may be no
 /// folder at all: then nothing is written.
-pub(super) async fn download(
-    docker: &bollard::Docker,
-    container: &str,
-    path: &str,
+pub(in crate::executor::docker) async fn download(
+    source: Source<'_>,
     into: PathBuf,
     bounds: Bounds,
 ) -> Result<(), TransferError> {
-    read(docker, container, path, move |archive| {
+    read(source, move |archive| {
         let folder = Dir::from_std_file(open_for_reading(&into).map_err(TransferError::Io)?);
         unfinished::remove(&folder, MAX_DEPTH).map_err(TransferError::Io)?;
         unpack(archive, &folder, bounds)
@@ -216,13 +62,11 @@ pub(super) async fn download(
 }
 
 /// The beginning of a regular file of a container; none where it is anything else.
-pub(super) async fn file_head(
-    docker: &bollard::Docker,
-    container: &str,
-    path: &str,
+pub(in crate::executor::docker) async fn file_head(
+    source: Source<'_>,
     bytes: u64,
 ) -> Result<Option<Vec<u8>>, TransferError> {
-    read(docker, container, path, move |archive| {
+    read(source, move |archive| {
         let mut archive = tar::Archive::new(archive);
         let Some(entry) = archive.entries().map_err(TransferError::Io)?.next() else { return Ok(None) };
         let entry = entry.map_err(TransferError::Io)?;
@@ -236,19 +80,27 @@ pub(super) async fn file_head(
     .await
 }
 
+/// How large an archive of a path is, bytes: read no further than a little past `at_most`.
+pub(in crate::executor::docker) async fn size(source: Source<'_>, at_most: u64) -> Result<u64, TransferError> {
+    read(source, move |archive| {
+        let read = io::copy(&mut archive.take(at_most.saturating_add(1)), &mut io::sink());
+        read.map_err(TransferError::Io)
+    })
+    .await
+}
+
 /// Reads an archive from a container off the runtime's own threads. A daemon that breaks off is what went wrong then.
 async fn read<T: Send + 'static>(
-    docker: &bollard::Docker,
-    container: &str,
-    path: &str,
+    source: Source<'_>,
     work: impl FnOnce(Incoming) -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
+    let Source { docker, container, path, patience } = source;
     let (sender, receiver) = mpsc::channel(QUEUE);
     let reading =
         tokio::task::spawn_blocking(move || work(Incoming { receiver, piece: Bytes::new(), consumed: false }));
     let options = DownloadFromContainerOptions { path: path.to_owned() };
     let stream = docker.download_from_container(container, Some(options));
-    let broken = forward(stream, sender).await;
+    let broken = forward(stream, sender, patience).await;
     let done = reading.await.unwrap_or_else(|error| Err(TransferError::Io(io::Error::other(error))));
     match broken {
         Some(error) if daemon::status(&error) == Some(404) => Err(TransferError::Missing),
@@ -258,27 +110,30 @@ async fn read<T: Send + 'static>(
 }
 
 /// Hands pieces over until one side has no more, and tells of the end (none): a sender that goes without a word was
-/// given up. What broke on the daemon's side.
+/// given up. What broke on the daemon's side; silence for so long breaks it, too.
 async fn forward(
     stream: impl Stream<Item = Result<Bytes, Error>>,
     sender: mpsc::Sender<io::Result<Option<Bytes>>>,
+    patience: Duration,
 ) -> Option<Error> {
     let mut stream = std::pin::pin!(stream);
-    while let Some(piece) = stream.next().await {
-        match piece {
-            Ok(piece) => {
+    loop {
+        match tokio::time::timeout(patience, stream.next()).await.unwrap_or(Some(Err(Error::RequestTimeoutError))) {
+            Some(Ok(piece)) => {
                 if sender.send(Ok(Some(piece))).await.is_err() {
                     return None;
                 }
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let _ = sender.send(Err(ErrorKind::BrokenPipe.into())).await;
                 return Some(error);
             }
+            None => {
+                let _ = sender.send(Ok(None)).await;
+                return None;
+            }
         }
     }
-    let _ = sender.send(Ok(None)).await;
-    None
 }
 
 /// The reading end of a download.
@@ -331,7 +186,11 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
             return Err(TransferError::Refused(format!("its files are larger than {} bytes", bounds.bytes)));
         }
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
-        let item = Item { kind, link: link.as_deref(), mode, size, changed: settled(entry.header(), begun) };
+        let changed = settled(entry.header(), begun);
+        let item = Item { kind, link: link.as_deref(), mode, size, changed };
+        if bounds.changed_only && kind.is_file() && is_there(folder, &path, &item) {
+            continue;
+        }
         place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
     }
     Ok(())
@@ -401,9 +260,6 @@ fn place(folder: &Dir, path: &Path, item: &Item, data: &mut impl Read) -> io::Re
     if !kind.is_file() {
         return Ok(());
     }
-    if is_there(folder, path, item) {
-        return Ok(());
-    }
     // Under another name first: a reader sees the old file or the new one, and a link in its place is not followed.
     let name = path.file_name().unwrap_or_default();
     let new = parent.join(unfinished::name());
@@ -446,8 +302,11 @@ fn tolerated(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use cap_std::ambient_authority;
+    use tar::Builder;
 
-    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100 };
+    use crate::executor::docker::archive::{append_folder, header};
+
+    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100, changed_only: true };
 
     fn entry(archive: &mut Builder<Vec<u8>>, path: &str, kind: EntryType, link: &str, data: &[u8]) {
         let mut header = header(kind, 0o640, data.len() as u64, 0);
@@ -555,6 +414,17 @@ mod tests {
         take(1_000_001, b"three");
         assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
 
+        // From somewhere else, such as another host.
+        let mut archive = Builder::new(Vec::new());
+        append_folder(&mut archive, "model", 0o755).unwrap();
+        archive
+            .append_data(&mut header(EntryType::Regular, 0o640, 5, 1_000_001), "model/checkpoint", &b"other"[..])
+            .unwrap();
+        let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        let all = Bounds { changed_only: false, ..WIDE };
+        unpack(&archive.into_inner().unwrap()[..], &into, all).unwrap();
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "other");
+
         // Changed within a second, or with no times at all.
         for mtime in [Clock::System.now().0 / 1000, 0] {
             take(mtime, b"1");
@@ -587,6 +457,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing beside it");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_falls_silent_is_not_waited_for() {
+        let stream =
+            futures_util::stream::iter([Ok(Bytes::from_static(b"half"))]).chain(futures_util::stream::pending());
+        let (sender, mut receiver) = mpsc::channel(QUEUE);
+        let broken = forward(stream, sender, Duration::from_mins(1)).await;
+        assert!(matches!(broken, Some(Error::RequestTimeoutError)), "{broken:?}");
+        assert!(receiver.recv().await.unwrap().unwrap().is_some());
+        assert!(receiver.recv().await.unwrap().is_err(), "half an archive is not the whole");
+    }
+
     #[test]
     fn bombs_end_at_the_bounds() {
         use EntryType as T;
@@ -595,9 +476,9 @@ mod tests {
             ("model/a", T::Regular, "", b"12345"),
             ("model/b", T::Regular, "", b"12345"),
         ];
-        assert_eq!(unpacked(two, Bounds { bytes: 10, entries: 2 }).1, Ok(()));
-        assert!(unpacked(two, Bounds { bytes: 9, entries: 2 }).1.unwrap_err().contains("larger than 9 bytes"));
-        assert!(unpacked(two, Bounds { bytes: 10, entries: 1 }).1.unwrap_err().contains("more than 1 files"));
+        assert_eq!(unpacked(two, Bounds { bytes: 10, entries: 2, ..WIDE }).1, Ok(()));
+        assert!(unpacked(two, Bounds { bytes: 9, entries: 2, ..WIDE }).1.unwrap_err().contains("larger than 9 bytes"));
+        assert!(unpacked(two, Bounds { bytes: 10, entries: 1, ..WIDE }).1.unwrap_err().contains("more than 1 files"));
         let deep = format!("model/{}x", "d/".repeat(44));
         let deep: &[(&str, EntryType, &str, &[u8])] = &[("m/", T::Directory, "", b""), (&deep, T::Regular, "", b"")];
         assert_eq!(unpacked(deep, WIDE).1, Ok(()));

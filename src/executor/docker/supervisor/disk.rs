@@ -1,0 +1,68 @@
+//! How much disk an attempt's containers take: their own layers, and the volumes that their image declares.
+//!
+//! Invariant: a look goes no further than the limit, since what is behind it decides nothing more.
+
+use std::io;
+use std::time::Duration;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::InspectContainerOptions;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+
+use super::{Attempt, Stopping};
+use crate::domain::outcome::ExitCause;
+use crate::executor::docker::archive::{self, Source};
+
+impl Attempt<'_> {
+    /// How much the running containers take, by host: the daemon reads it all, which takes a while.
+    pub(super) fn disk_look(&self, docker: bollard::Docker) -> BoxFuture<'static, Vec<(usize, u64)>> {
+        let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
+        let running: Vec<_> = running.map(|(at, host)| (at, host.container.clone())).collect();
+        let (limit, patience) = (self.plan.disk.as_ref().map_or(0, |bound| bound.bytes), self.plan.patience());
+        let look = async move {
+            let looks = running
+                .iter()
+                .map(async |(at, container)| Some((*at, taken(&docker, container, limit, patience).await?)));
+            join_all(looks).await.into_iter().flatten().collect()
+        };
+        look.boxed()
+    }
+
+    /// An attempt over its limit on one of its hosts gets no grace: the disk would fill meanwhile.
+    pub(super) async fn judge_disk(&mut self, sizes: &[(usize, u64)]) -> io::Result<()> {
+        let Some(bound) = self.plan.disk.clone().filter(|_| self.stopping.is_none()) else { return Ok(()) };
+        if let Some((host, _)) = sizes.iter().find(|(_, size)| *size > bound.bytes) {
+            let message = bound.message();
+            let remark = format!("{}{message}: SIGKILL sent", self.who(*host));
+            let cause = ExitCause::OverLimit { message };
+            let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(*host) };
+            self.begin_stopping(stopping, &remark, 0)?;
+            self.signal("SIGKILL").await;
+        }
+        Ok(())
+    }
+}
+
+/// What one container takes; none where the daemon does not tell.
+async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: Duration) -> Option<u64> {
+    let sized = InspectContainerOptions { size: true };
+    let inspected = docker.inspect_container(container, Some(sized)).await.ok()?;
+    let mut taken = u64::try_from(inspected.size_rw?).ok()?;
+    for path in writable_volumes(&inspected) {
+        if taken > limit {
+            break;
+        }
+        // The daemon does not tell how large a volume is: what stands in it is read, holes of sparse files too.
+        let source = Source { docker, container, path, patience };
+        taken = taken.saturating_add(archive::size(source, limit - taken).await.ok()?);
+    }
+    Some(taken)
+}
+
+/// Where a container has volumes that it may write to: its image declares them.
+fn writable_volumes(container: &ContainerInspectResponse) -> impl Iterator<Item = &str> {
+    let mounts = container.mounts.iter().flatten();
+    let writable = mounts.filter(|mount| mount.typ.as_deref() == Some("volume") && mount.rw == Some(true));
+    writable.filter_map(|mount| mount.destination.as_deref())
+}
