@@ -1,7 +1,8 @@
-//! The supervisor of one attempt: a fork of the [`nursery`], shown as `tunesmith supervise <attempt folder>`.
+//! The supervisor of one attempt: a fork of the server's nursery, shown as `tunesmith supervise <attempt folder>`.
 //!
-//! Invariant: it is given the folder's lock and holds it until nothing of the attempt runs any more; the exit record is written last. It needs no server: logs, deadline and stop sequence are its own, kept by one
-//! thread and the monotonic clock. It starts with the bare process, before any argument parser or runtime.
+//! Invariant: it is given the folder's lock and holds it until nothing of the attempt runs any more; the exit record is
+//! written last. It needs no server: logs, deadline and stop sequence are its own, kept by one thread and the monotonic
+//! clock. It starts with the bare process, before any argument parser or runtime.
 
 use std::ffi::OsString;
 use std::fs::File;

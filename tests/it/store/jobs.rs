@@ -125,7 +125,13 @@ async fn names_are_unique_in_a_scope_in_any_case(db: TestDb) {
         .unwrap();
     assert!(taken.is_empty(), "{taken:?}");
     assert!(free.contains(&kept.id), "{free:?}");
-    assert_eq!(db.training(kept.id).await, Some(kept));
+    let (mut wanted, unknown) = (vec![one.clone(), kept.clone()], uuid::Uuid::new_v4());
+    let ids = [unknown, one.id, kept.id];
+    let mut read = db.read(move |tx| Box::pin(async move { training_jobs::get_all(tx, &ids).await })).await.unwrap();
+    for jobs in [&mut wanted, &mut read] {
+        jobs.sort_by_key(|job| job.id);
+    }
+    assert_eq!(read, wanted);
 }
 
 async fn a_training_job_comes_back_as_it_was_stored(db: TestDb) {
