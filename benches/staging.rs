@@ -56,7 +56,7 @@ fn main() {
         let time = |number| {
             let begun = Instant::now();
             let attempt = AttemptId { training_job: Uuid::from_u128(1), number };
-            runtime.block_on(stage.stage("s3://lab/in/", Names::Prefix, attempt, Uuid::from_u128(2))).unwrap();
+            runtime.block_on(stage.stage("s3://lab/in/", &Names::Prefix, attempt, Uuid::from_u128(2))).unwrap();
             begun.elapsed().as_secs_f64()
         };
         let (first, second) = (time(1), time(2));

@@ -82,6 +82,7 @@ fn check(app: &App, request: &TuningRequest, image: &Image) -> Result<Plan, AppE
         ));
     }
     hosts(definition, code, app.quotas.hosts_per_training_job)?;
+    pipes(definition, code)?;
     for name in definition.environment.iter().flat_map(|environment| environment.keys()) {
         if let Some(why) = contract::refused_variable(name, code) {
             return Err(AppError::Validation(format!(
@@ -128,6 +129,20 @@ fn hosts(definition: &TrainingDefinition, code: Code, most: u32) -> Result<(), A
     }
     let asked = u32::try_from(hosts).unwrap_or(u32::MAX);
     within("hosts_per_training_job", most, asked)
+}
+
+/// Refuses streams into containers.
+fn pipes(definition: &TrainingDefinition, code: Code) -> Result<(), AppError> {
+    let mode = &definition.algorithm_specification.training_input_mode;
+    let mut channels = definition.input_data_config.iter().flatten();
+    match channels.find(|channel| code == Code::OfTheImage && channel.mode(mode) == "Pipe") {
+        None => Ok(()),
+        Some(channel) => Err(AppError::Validation(format!(
+            "The input mode Pipe of channel {} is not supported for a container image yet, only for an image that is a \
+             program of the server's machine. Use File or FastFile.",
+            channel.channel_name
+        ))),
+    }
 }
 
 fn unregistered(app: &App, name: &str) -> AppError {

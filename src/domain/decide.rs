@@ -212,6 +212,7 @@ pub fn decide_training(view: &TrainingView<'_>) -> Option<TrainingStep> {
         | ExitCause::Signaled { .. }
         | ExitCause::StartFailed { .. }
         | ExitCause::OverLimit { .. }
+        | ExitCause::InputRefused { .. }
         | ExitCause::OutputRefused { .. } => TrainingStep::End(failed(exit, CountedAs::NonRetryableError)),
     })
 }
@@ -247,6 +248,7 @@ pub fn failure_reason(exit: &Exit) -> String {
     match &exit.cause {
         ExitCause::StartFailed { message }
         | ExitCause::OverLimit { message }
+        | ExitCause::InputRefused { message }
         | ExitCause::OutputRefused { message } => clip("ClientError: ", message, "", Keep::Beginning),
         ExitCause::Infrastructure { message } => clip("InternalServerError: ", message, "", Keep::Beginning),
         ExitCause::Signaled { signal } => {

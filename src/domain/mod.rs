@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod names;
 pub mod outcome;
+pub mod pipe;
 pub mod request;
 pub mod rules;
 pub mod s3;

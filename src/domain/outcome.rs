@@ -58,6 +58,11 @@ pub enum ExitCause {
         /// Of what, how much it may, and what to change.
         message: String,
     },
+    /// Ended because the data of a channel cannot be streamed: the job's fault.
+    InputRefused {
+        /// Which channel, and why not.
+        message: String,
+    },
     /// The program ended well, but what it left cannot be stored: the job's fault.
     OutputRefused {
         /// Why not.

@@ -214,6 +214,24 @@ pub struct Channel {
     pub record_wrapper_type: Option<String>,
     /// Overrides the definition's input mode.
     pub input_mode: Option<String>,
+    /// Whether and how what Pipe streams is shuffled.
+    pub shuffle_config: Option<ShuffleConfig>,
+}
+
+impl Channel {
+    /// The input mode in force, where the definition's is this.
+    #[must_use]
+    pub fn mode<'a>(&'a self, of_the_definition: &'a str) -> &'a str {
+        self.input_mode.as_deref().unwrap_or(of_the_definition)
+    }
+}
+
+/// `ShuffleConfig`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ShuffleConfig {
+    /// The same seed gives the same orders.
+    pub seed: i64,
 }
 
 /// Where a channel's data is.
@@ -253,6 +271,17 @@ pub struct S3DataSource {
     /// `FullyReplicated` or `ShardedByS3Key`.
     #[serde(rename = "S3DataDistributionType")]
     pub distribution: Option<String>,
+    /// What is streamed of each line of an augmented manifest, in this order.
+    #[serde(rename = "AttributeNames")]
+    pub attribute_names: Option<Vec<String>>,
+}
+
+impl S3DataSource {
+    /// Whether it is a list of data with their attributes.
+    #[must_use]
+    pub fn is_augmented(&self) -> bool {
+        self.data_type == "AugmentedManifestFile"
+    }
 }
 
 /// `OutputDataConfig`.

@@ -4,11 +4,14 @@
 //! the service model before, and what nothing acts on yet has been refused by name. Whether a regular expression
 //! compiles, an image is registered or a quota is used up is the use case's to know.
 
+mod channels;
+
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+pub use self::channels::directory;
 use crate::domain::request::{
-    Channel, CheckpointConfig, MetricDefinition, Objective, ResourceConfig, ResourceLimits, Tag, TrainingDefinition,
+    CheckpointConfig, MetricDefinition, Objective, ResourceConfig, ResourceLimits, Tag, TrainingDefinition,
     TuningRequest,
 };
 use crate::domain::s3::{InvalidUri, Location};
@@ -168,6 +171,44 @@ pub enum RuleError {
     /// A file system that is staged as objects are.
     #[error("The channel {0} has a FileSystemDataSource, which needs the input mode File. Set its InputMode to File.")]
     FileSystemInputMode(String),
+    /// An augmented manifest that is not streamed; in the service's words.
+    #[error(
+        "AugmentedManifestFile can only be used if the Channel's input mode is Pipe. Set the InputMode of channel {0} to \
+         Pipe."
+    )]
+    AugmentedInputMode(String),
+    /// An augmented manifest of which nothing is asked for.
+    #[error(
+        "The channel {0} has the S3DataType AugmentedManifestFile and no AttributeNames. Name the attributes to stream."
+    )]
+    NoAttributeNames(String),
+    /// Attributes of something that has none.
+    #[error("AttributeNames of channel {0} belongs to the S3DataType AugmentedManifestFile. Leave it out.")]
+    AttributeNames(String),
+    /// What only streams have.
+    #[error(
+        "{member} [{value}] of channel {channel} is used only in Pipe input mode. Set it to None, or the channel's \
+         InputMode to Pipe."
+    )]
+    PipeOnly {
+        /// The channel.
+        channel: String,
+        /// Its member.
+        member: &'static str,
+        /// As given.
+        value: String,
+    },
+    /// A folder where a pipe is to be.
+    #[error(
+        "The channel name {name} is also the name of a pipe of channel {pipe}, whose input mode is Pipe. Choose another \
+         ChannelName."
+    )]
+    PipeName {
+        /// The channel of that name.
+        name: String,
+        /// The channel with the pipe.
+        pipe: String,
+    },
     /// An unusable object URI.
     #[error("{field} [{uri}] is not a usable S3 URI: {why}. Provide a URI such as s3://bucket/prefix.")]
     Uri {
@@ -351,7 +392,7 @@ fn budget(strategy: Strategy, limits: &ResourceLimits, space: &Space, most_jobs:
 /// What a training job needs to run.
 fn training(definition: &TrainingDefinition) -> Result<(), RuleError> {
     let input_mode = &definition.algorithm_specification.training_input_mode;
-    channels(definition.input_data_config.as_deref().unwrap_or_default(), input_mode)?;
+    channels::check(definition.input_data_config.as_deref().unwrap_or_default(), input_mode)?;
     s3_uri("OutputDataConfig.S3OutputPath", &definition.output_data_config.s3_output_path)?;
     definition.checkpoint_config.as_ref().map_or(Ok(()), checkpoints)?;
     resources(definition)?;
@@ -364,46 +405,6 @@ fn training(definition: &TrainingDefinition) -> Result<(), RuleError> {
         (false, Some(_)) => Err(RuleError::WaitWithoutSpot),
         (true, wait) if wait.is_none_or(|wait| wait < runtime) => Err(RuleError::MaxWait),
         _ => Ok(()),
-    }
-}
-
-fn channels(channels: &[Channel], input_mode: &str) -> Result<(), RuleError> {
-    let mut names = HashSet::new();
-    for channel in channels {
-        let name = &channel.channel_name;
-        if !names.insert(name.as_str()) {
-            return Err(RuleError::DuplicateChannel(name.clone()));
-        }
-        // The model's pattern lets these through.
-        if name == "." || name == ".." {
-            return Err(RuleError::ChannelName(name.clone()));
-        }
-        match (&channel.data_source.s3, &channel.data_source.file_system) {
-            (Some(source), None) => s3_uri(&format!("S3Uri of channel {name}"), &source.uri)?,
-            (None, Some(source)) => {
-                let path = || source.directory.clone();
-                let refused = |why| RuleError::DirectoryPath { channel: name.clone(), path: path(), why };
-                directory(&source.directory).map_err(refused)?;
-                if channel.input_mode.as_deref().unwrap_or(input_mode) != "File" {
-                    return Err(RuleError::FileSystemInputMode(name.clone()));
-                }
-            }
-            _ => return Err(RuleError::DataSource(name.clone())),
-        }
-    }
-    Ok(())
-}
-
-/// A directory of a file system as a path beneath its root (`.` is the root), or the rule that it breaks.
-pub fn directory(path: &str) -> Result<&str, &'static str> {
-    let below = path.strip_prefix('/').ok_or("it does not begin with /")?;
-    let below = below.strip_suffix('/').unwrap_or(below);
-    if below.is_empty() {
-        return if path == "/" { Ok(".") } else { Err("it has an empty part") };
-    }
-    match below.split('/').find(|part| matches!(*part, "" | "." | "..") || part.chars().any(char::is_control)) {
-        Some(_) => Err("it has an empty part, a control character, `.` or `..`"),
-        None => Ok(below),
     }
 }
 

@@ -233,6 +233,7 @@ mod tests {
                 source: "/data".into(),
                 sharded: false,
                 config: [("TrainingInputMode".to_owned(), "File".to_owned())].into(),
+                pipe: None,
             }],
             checkpoints: None,
             volume_bytes: None,

@@ -11,8 +11,10 @@ mod disk_bound;
 pub mod docker;
 mod folder;
 pub mod images;
+mod keys;
 pub mod log_format;
 mod paths;
+mod pipe;
 pub mod process;
 #[cfg(feature = "docker")]
 pub mod side_by_side;
@@ -74,6 +76,22 @@ pub struct ChannelSpec {
     pub sharded: bool,
     /// The channel's entry in `inputdataconfig.json`.
     pub config: BTreeMap<String, String>,
+    /// How it is streamed; none where it is a folder.
+    pub pipe: Option<PipeSpec>,
+}
+
+/// How a channel is streamed, through a pipe for each epoch: `<name>_0` and on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipeSpec {
+    /// A file that lists what is streamed, an item on each line (see [`crate::domain::pipe::Piece`]); none for each file
+    /// of the data in the order of the keys.
+    pub list: Option<PathBuf>,
+    /// Whether each object, and each text of a list, is a `RecordIO` record.
+    pub record_io: bool,
+    /// Whether objects are unpacked.
+    pub gzip: bool,
+    /// The seed by which each epoch is shuffled.
+    pub shuffle_seed: Option<i64>,
 }
 
 /// Where checkpoints are kept and seen.

@@ -37,6 +37,9 @@ pub(super) struct Listing {
     pub(super) files: BTreeMap<String, Object>,
     /// Whether the URI names one object rather than a folder of them.
     pub(super) single: bool,
+    /// The name of the list of what is streamed, where that is not each object in the order of the paths; see `pins`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) list: Option<String>,
 }
 
 impl Listing {
@@ -66,7 +69,7 @@ impl Listing {
         if objects.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { bucket: location.bucket.clone(), files: beyond(objects, cut)?, single }))
+        Ok(Some(Self { bucket: location.bucket.clone(), files: beyond(objects, cut)?, single, list: None }))
     }
 }
 

@@ -4,10 +4,12 @@
 //! than a channel may have objects. What the names stand for is looked up by the caller.
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::ObjectsError;
 use super::listing::MAX_OBJECTS;
 use super::uri::Location;
+use crate::domain::pipe::Piece;
 use crate::domain::s3;
 
 /// Largest manifest that is read, bytes.
@@ -64,6 +66,24 @@ pub(super) fn parse(uri: &str, text: &[u8]) -> Result<Manifest, ObjectsError> {
     if named.is_empty() { Err(wrong("it names no object".to_owned())) } else { Ok(Manifest { bucket, named }) }
 }
 
+/// The list of what is streamed, in the order of the manifest; none where that is the order of the paths anyway.
+pub(super) fn lines(named: &[(String, String)]) -> Option<Vec<u8>> {
+    if named.is_sorted_by(|(before, _), (path, _)| before < path) {
+        return None;
+    }
+    let mut lines = Vec::new();
+    for (path, _) in named {
+        write_line(&mut lines, &[Piece::File(path.clone())]);
+    }
+    Some(lines)
+}
+
+/// Adds an item to a list of what is streamed.
+pub(super) fn write_line(lines: &mut Vec<u8>, pieces: &[Piece]) {
+    lines.extend(json!(pieces).to_string().into_bytes());
+    lines.push(b'\n');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +93,17 @@ mod tests {
         let manifest = parse("s3://b/m", br#"[{"prefix": "s3://data/p/x-"}, "a.csv", "s/b.csv"]"#).unwrap();
         assert_eq!(manifest.bucket, "data");
         assert_eq!(manifest.named, [("a.csv".into(), "p/x-a.csv".into()), ("s/b.csv".into(), "p/x-s/b.csv".into())]);
+    }
+
+    #[test]
+    fn a_list_is_written_where_the_order_of_the_paths_is_not_the_manifests() {
+        let lines = |names: &[&str]| {
+            let named: Vec<_> = names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+            lines(&named).map(|lines| String::from_utf8(lines).unwrap())
+        };
+        assert_eq!(lines(&["a", "a.b", "b"]), None);
+        assert_eq!(lines(&["b", "a"]).unwrap(), "[{\"file\":\"b\"}]\n[{\"file\":\"a\"}]\n");
+        assert_eq!(lines(&["a", "a"]).unwrap().lines().count(), 2, "what is named twice is streamed twice");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! copies of what is remote) begin with a dot, as no bucket does.
 
 mod archive;
+mod augmented;
 mod bounds;
 mod buckets;
 mod checkpoints;
@@ -14,6 +15,7 @@ mod file_systems;
 mod listing;
 mod manifest;
 mod pins;
+mod staging;
 mod tree;
 mod uri;
 
@@ -32,8 +34,8 @@ use self::buckets::{Buckets, Remote};
 pub use self::checkpoints::Saver;
 use self::fetched::{Fetched, Room};
 use self::file_systems::FileSystems;
-use self::listing::Listing;
 use self::pins::Pins;
+pub use self::staging::{Names, Staged};
 use self::tree::{Tree, failed};
 use self::uri::Location;
 use crate::config::{Bucket, Channels};
@@ -66,15 +68,6 @@ pub struct Objects {
 struct RemoteSide {
     buckets: Buckets,
     fetched: Fetched,
-}
-
-/// What an input URI names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
-    /// `S3Prefix`: all objects whose keys begin with its key.
-    Prefix,
-    /// `ManifestFile`: an object that lists others.
-    Manifest,
 }
 
 /// Codes of a store's answers that another try would get again.
@@ -286,87 +279,6 @@ impl Objects {
     /// Forgets prefixes that were gathered for attempts. Only while no attempt runs.
     pub async fn forget_gathered(&self) -> Result<(), ObjectsError> {
         self.blocking("forgetting gathered prefixes".to_owned(), Tree::forget_gathered).await
-    }
-
-    /// A local path with all objects that a URI names: a folder, or a single file.
-    ///
-    /// A prefix that names a folder or a file is that; any other is a folder with the objects that begin with it. A
-    /// prefix without a single object is [`ObjectsError::NoInput`], empty folders or not. Of a manifest it is a folder
-    /// with the objects at their names in it. Of a remote bucket or by a manifest it is what the tuning job found there
-    /// the first time; a copy of what is remote is the attempt's until [`Objects::release`].
-    pub async fn stage(
-        &self,
-        uri: &str,
-        names: Names,
-        attempt: AttemptId,
-        tuning_job: Uuid,
-    ) -> Result<PathBuf, ObjectsError> {
-        let location = Location::parse(uri)?;
-        let remote = self.remote(&location)?.map(|(remote, _)| remote);
-        if names == Names::Prefix && remote.is_none() {
-            let place = self.tree.place(&location);
-            let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
-            return staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place });
-        }
-        let channel = format!("{names:?}\0{}\0{uri}", remote.as_ref().map_or("", |remote| &remote.identity));
-        let listing = match (self.pins.find(tuning_job, &channel).await?, names, &remote) {
-            (Some(listing), ..) => listing,
-            (None, Names::Prefix, Some(remote)) => {
-                let listing = Listing::of_prefix(remote, &location).await?;
-                let listing = listing.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?;
-                self.pins.fix(tuning_job, &channel, listing).await?
-            }
-            (None, ..) => {
-                let listing = self.of_manifest(uri, &location, remote.as_ref()).await?;
-                self.pins.fix(tuning_job, &channel, listing).await?
-            }
-        };
-        self.stage_listed(listing, attempt).await
-    }
-
-    /// What a manifest names, looked up where that is.
-    async fn of_manifest(
-        &self,
-        uri: &str,
-        location: &Location,
-        remote: Option<&Remote>,
-    ) -> Result<Listing, ObjectsError> {
-        if location.is_folder {
-            let why = "it is a folder's URI. Name the manifest itself".to_owned();
-            return Err(ObjectsError::Manifest { uri: uri.to_owned(), why });
-        }
-        let text = if let Some(remote) = remote {
-            let text = remote.read(&object_key(location, Path::new("."))?, manifest::MAX_BYTES).await?;
-            text.ok_or_else(|| ObjectsError::NoRemoteInput { uri: uri.to_owned() })?
-        } else {
-            let (place, location) = (self.tree.place(location), location.clone());
-            let reading = move |tree: &Tree| tree.read(&location, manifest::MAX_BYTES);
-            let text = self.blocking(format!("reading {uri}"), reading).await?;
-            text.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })?.into()
-        };
-        let manifest::Manifest { bucket, named } = manifest::parse(uri, &text)?;
-        let (paths, keys): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let found = if let Some((remote, _)) = self.remote_bucket(&bucket)? {
-            remote.look_up(keys).await?
-        } else {
-            let of = bucket.clone();
-            self.blocking(format!("looking up what {uri} names"), move |tree| tree.look_up(&of, &keys)).await?
-        };
-        let objects = found.map_err(|missing| ObjectsError::Missing {
-            manifest: uri.to_owned(),
-            object: format!("s3://{bucket}/{missing}"),
-        })?;
-        let files = listing::placed(paths.into_iter().zip(objects).collect())?;
-        Ok(Listing { bucket, files, single: false })
-    }
-
-    async fn stage_listed(&self, listing: Listing, attempt: AttemptId) -> Result<PathBuf, ObjectsError> {
-        if let Some((remote, fetched)) = self.remote_bucket(&listing.bucket)? {
-            return fetched.stage(&remote, &listing, attempt).await;
-        }
-        let bucket = listing.bucket.clone();
-        let staging = self.blocking("gathering a channel".to_owned(), move |tree| tree.stage_listed(&listing));
-        staging.await?.map_err(|changed| ObjectsError::Changed { uri: format!("s3://{bucket}/{changed}") })
     }
 
     /// A folder for an attempt's checkpoints, with what is saved under a prefix: the prefix' own in the tree, made where

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a channel is listed for its tuning job's first training job, and that listing counts for all the others,
 //! whoever lists at the same time and whatever becomes of the bucket or of the manifest.
-//! Beneath the root: `<tuning job>/<channel>`, a listing each.
+//! Beneath the root: `<tuning job>/<channel>`, a listing each, and lists of what is streamed under names of their own.
 
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -39,12 +40,23 @@ impl Pins {
         reading.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
     }
 
-    /// Fixes a channel, and says to what: another attempt may have been quicker.
-    pub(super) async fn fix(&self, tuning_job: Uuid, channel: &str, listing: Listing) -> Result<Listing, ObjectsError> {
+    /// Fixes a channel, with the lines of its list, and says to what: another attempt may have been quicker.
+    pub(super) async fn fix(
+        &self,
+        tuning_job: Uuid,
+        channel: &str,
+        listing: Listing,
+        list: Option<Vec<u8>>,
+    ) -> Result<Listing, ObjectsError> {
         let file = self.file(tuning_job, channel);
         let doing = format!("writing {}", file.display());
-        let writing = tokio::task::spawn_blocking(move || fix(&file, listing));
+        let writing = tokio::task::spawn_blocking(move || fix(&file, listing, list.as_deref()));
         writing.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed(|| doing))
+    }
+
+    /// Where the list of a channel that was fixed is.
+    pub(super) fn list(&self, tuning_job: Uuid, listing: &Listing) -> Option<PathBuf> {
+        Some(self.folder(tuning_job).join(listing.list.as_ref()?))
     }
 
     /// Forgets what a tuning job's channels were fixed to: it is over.
@@ -64,9 +76,10 @@ impl Pins {
     }
 }
 
-fn fix(file: &Path, listing: Listing) -> io::Result<Listing> {
+fn fix(file: &Path, mut listing: Listing, lines: Option<&[u8]>) -> io::Result<Listing> {
     let folder = file.parent().unwrap_or(file);
     std::fs::create_dir_all(folder)?;
+    listing.list = lines.map(|lines| write_list(folder, lines)).transpose()?;
     let unfinished = folder.join(Uuid::new_v4().simple().to_string());
     std::fs::write(&unfinished, serde_json::to_vec(&listing)?)?;
     let linked = std::fs::hard_link(&unfinished, file);
@@ -82,4 +95,13 @@ fn fix(file: &Path, listing: Listing) -> io::Result<Listing> {
         }
         other => other.map(|()| listing),
     }
+}
+
+/// Writes a list, on the disk before anything names it.
+fn write_list(folder: &Path, lines: &[u8]) -> io::Result<String> {
+    let name = format!("{}.list", Uuid::new_v4().simple());
+    let mut file = File::create_new(folder.join(&name))?;
+    file.write_all(lines)?;
+    file.sync_all()?;
+    Ok(name)
 }

@@ -75,7 +75,7 @@ fn unpacked(archive: &Path) -> BTreeMap<String, String> {
 async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     let s = store();
     s.put("b/train/a.csv", "a");
-    let path = async |uri: &str| s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
+    let path = async |uri: &str| s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap().path;
     let root = s.root().canonicalize().unwrap();
     assert_eq!(path("s3://b/train").await, root.join("b/train"));
     assert_eq!(path("s3://b/train/").await, root.join("b/train"));
@@ -84,7 +84,7 @@ async fn a_folder_a_file_and_a_mapped_prefix_are_staged_in_place() {
     assert_eq!(files(&path("s3://my-bucket/data/train").await)["a.csv"], "mapped");
     assert_eq!(files(&path("s3://my-bucket/data").await)["train/a.csv"], "mapped");
     for uri in ["s3://b/none", "s3://none/x", "s3://b/train/a.csv/", "s3://b/train/a.csv/x", "s3://my-bucket/other"] {
-        let error = s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
+        let error = s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(error, ObjectsError::NoInput { .. }), "{uri}: {error:?}");
     }
 }
@@ -95,17 +95,18 @@ async fn folders_without_a_file_are_no_input() {
     fs::create_dir_all(s.root().join("b/train/a/b")).unwrap();
     fs::create_dir_all(s.root().join("b/train/c")).unwrap();
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        let error = s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
+        let error = s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err();
         assert!(matches!(&error, ObjectsError::NoInput { uri: named, .. } if named == uri), "{uri}: {error:?}");
     }
     s.put("b/train/c/d/rows.csv", "");
     for uri in ["s3://b", "s3://b/train", "s3://b/train/", "s3://b/tr"] {
-        s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
+        s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
     }
 }
 
 async fn by_manifest(s: &Store, uri: &str, tuning_job: u128) -> Result<PathBuf, ObjectsError> {
-    s.objects.stage(uri, Names::Manifest, ATTEMPT, Uuid::from_u128(tuning_job)).await
+    let staged = s.objects.stage(uri, &Names::Manifest, ATTEMPT, Uuid::from_u128(tuning_job)).await;
+    staged.map(|staged| staged.path)
 }
 
 #[tokio::test]
@@ -176,6 +177,61 @@ async fn a_manifest_that_names_what_it_may_not_stages_nothing() {
     assert!(!s.root().join(".staged").exists() && !s.root().join(PINS).exists());
 }
 
+/// The lines of a list.
+fn listed(staged: &Staged) -> Vec<String> {
+    let list = staged.list.as_ref().expect("there is a list");
+    fs::read_to_string(list).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_manifests_own_order_is_listed() {
+    let s = store();
+    for key in ["b/in/a.csv", "b/in/b.csv"] {
+        s.put(key, key);
+    }
+    s.put("m/sorted", r#"[{"prefix": "s3://b/in/"}, "a.csv", "b.csv"]"#);
+    s.put("m/own", r#"[{"prefix": "s3://b/in/"}, "b.csv", "a.csv", "b.csv"]"#);
+    let stage = async |uri| s.objects.stage(uri, &Names::Manifest, ATTEMPT, TUNING_JOB).await.unwrap();
+    assert_eq!(stage("s3://m/sorted").await.list, None);
+    let staged = stage("s3://m/own").await;
+    let own = [r#"[{"file":"b.csv"}]"#, r#"[{"file":"a.csv"}]"#, r#"[{"file":"b.csv"}]"#];
+    assert_eq!((listed(&staged), files(&staged.path).len()), (own.map(str::to_owned).to_vec(), 2));
+    // It is fixed as the objects are, and gone with them.
+    s.put("m/own", r#"[{"prefix": "s3://b/in/"}, "a.csv", "b.csv"]"#);
+    assert_eq!(stage("s3://m/own").await, staged);
+    s.objects.unpin(TUNING_JOB).unwrap();
+    assert_eq!(stage("s3://m/own").await.list, None);
+    assert!(!staged.list.unwrap().exists());
+}
+
+#[tokio::test]
+async fn an_augmented_manifest_is_its_lines_and_their_objects() {
+    let s = store();
+    for (key, text) in [("b/img/1.jpg", "one"), ("b/img/2.jpg", "two"), ("b/img/3.jpg", "three")] {
+        s.put(key, text);
+    }
+    s.put("m/lines", "{\"image-ref\": \"s3://b/img/2.jpg\", \"label\": 1}\n{\"label\": {\"x\": \"ü\"}, \"image-ref\": \"s3://b/img/1.jpg\"}\n");
+    let stage = async |names: &[&str]| {
+        let names = Names::Augmented { attributes: names.iter().map(|name| (*name).to_owned()).collect() };
+        s.objects.stage("s3://m/lines", &names, ATTEMPT, TUNING_JOB).await
+    };
+    let staged = stage(&["image-ref", "label"]).await.unwrap();
+    let found = [("img/1.jpg", "one"), ("img/2.jpg", "two")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(files(&staged.path), found.into());
+    let lines = [r#"[{"file":"img/2.jpg"},{"text":"1"}]"#, r#"[{"file":"img/1.jpg"},{"text":"{\"x\": \"ü\"}"}]"#];
+    assert_eq!(listed(&staged), lines);
+    // Other attributes are another channel; no object among them is none.
+    let labels = stage(&["label"]).await.unwrap();
+    assert_eq!(listed(&labels)[0], r#"[{"text":"1"}]"#);
+    assert!(labels.path.is_dir() && files(&labels.path).is_empty());
+    let error = stage(&["none"]).await.unwrap_err().to_string();
+    assert!(error.contains("s3://m/lines") && error.contains("line 1: it has no attribute none"), "{error}");
+    s.put("m/lines", "{\"image-ref\": \"s3://b/img/9.jpg\"}");
+    assert_eq!(listed(&stage(&["image-ref", "label"]).await.unwrap()), lines, "it is read once");
+    let error = stage(&["image-ref"]).await.unwrap_err();
+    assert!(matches!(&error, ObjectsError::Missing { object, .. } if object == "s3://b/img/9.jpg"), "{error}");
+}
+
 #[tokio::test]
 async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
     let s = store();
@@ -183,22 +239,16 @@ async fn a_prefix_that_is_no_folder_gathers_what_begins_with_it() {
         s.put(key, text);
     }
     symlink("/etc/passwd", s.root().join("b/in/train-link")).unwrap();
-    let staged = s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap();
+    let stage = async |uri: &str| s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap().path;
+    let staged = stage("s3://b/in/train").await;
     assert_eq!(
         files(&staged),
         [("train-1.csv", "1"), ("train-2/x.csv", "2")].map(|(k, v)| (k.into(), v.into())).into()
     );
-    assert_eq!(
-        s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap(),
-        staged,
-        "the same objects are gathered once"
-    );
+    assert_eq!(stage("s3://b/in/train").await, staged, "the same objects are gathered once");
     s.put("b/in/train-3.csv", "3");
-    assert_eq!(files(&s.objects.stage("s3://b/in/train", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap()).len(), 3);
-    assert_eq!(
-        files(&s.objects.stage("s3://b/in/train-2", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap()).len(),
-        1
-    );
+    assert_eq!(files(&stage("s3://b/in/train").await).len(), 3);
+    assert_eq!(files(&stage("s3://b/in/train-2").await).len(), 1);
 }
 
 #[tokio::test]
@@ -209,7 +259,7 @@ async fn nothing_outside_is_reached() {
     symlink(&outside, s.root().join("b/link")).unwrap();
     symlink("../../outside/secret", s.root().join("b/secret")).unwrap();
     for uri in ["s3://b/link", "s3://b/link/secret", "s3://b/secret"] {
-        assert!(s.objects.stage(uri, Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err(), "{uri}");
+        assert!(s.objects.stage(uri, &Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err(), "{uri}");
     }
     let from = s.dir.path().join("from");
     write(&from.join("f"), "f");
@@ -307,7 +357,7 @@ async fn logs_are_kept_out_of_every_bucket() {
     assert_eq!(s.objects.read_log(&remark, 2, 100).await.unwrap(), b"remark");
     assert_eq!(s.objects.read_log(&key, 3, 4).await.unwrap(), b"3456");
     assert_eq!(s.objects.read_log(&key, 99, 4).await.unwrap(), b"");
-    assert!(s.objects.stage("s3://.logs", Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err());
+    assert!(s.objects.stage("s3://.logs", &Names::Prefix, ATTEMPT, TUNING_JOB).await.is_err());
     for key in ["", "../x", &format!("{attempt}/../x"), &format!("{attempt}/5"), "/etc/passwd"] {
         assert!(matches!(s.objects.read_log(key, 0, 1).await, Err(ObjectsError::NotFound { .. })), "{key}");
     }
@@ -342,7 +392,7 @@ async fn folders_that_are_too_deep_are_the_jobs_fault() {
         assert!(matches!(&result, Err(ObjectsError::Unpackable { .. })), "{result:?}");
     }
     deep(&s.root().join("b/train-x"), 1500);
-    let staged = s.objects.stage("s3://b/train", Names::Prefix, ATTEMPT, TUNING_JOB).await;
+    let staged = s.objects.stage("s3://b/train", &Names::Prefix, ATTEMPT, TUNING_JOB).await;
     assert!(matches!(&staged, Err(ObjectsError::Unpackable { .. })), "{staged:?}");
 }
 
@@ -403,8 +453,12 @@ async fn what_a_crash_left_is_swept() {
 #[tokio::test]
 async fn missing_input_is_told_in_the_services_words_with_the_place() {
     let s = store();
-    let error =
-        s.objects.stage("s3://my-bucket/data/none/", Names::Prefix, ATTEMPT, TUNING_JOB).await.unwrap_err().to_string();
+    let error = s
+        .objects
+        .stage("s3://my-bucket/data/none/", &Names::Prefix, ATTEMPT, TUNING_JOB)
+        .await
+        .unwrap_err()
+        .to_string();
     let begins = "No S3 objects found under S3 URL \"s3://my-bucket/data/none/\" given in input data source.";
     assert!(error.starts_with(begins), "{error}");
     assert!(error.contains(s.dir.path().canonicalize().unwrap().join("mapped/none").to_str().unwrap()), "{error}");

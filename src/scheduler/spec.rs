@@ -10,9 +10,9 @@ use crate::domain::outcome::Exit;
 use crate::domain::request::{Channel, MetricDefinition, Objective, S3DataSource, TrainingDefinition};
 use crate::domain::status::SecondaryStatus;
 use crate::domain::time::Timestamp;
-use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec};
+use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec, PipeSpec};
 use crate::metrics::Scraper;
-use crate::objects::{Names, Objects, ObjectsError};
+use crate::objects::{Names, Objects, ObjectsError, Staged};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
 /// One day: the service's default `StoppingCondition`.
@@ -182,22 +182,27 @@ pub async fn attempt_spec(
         let staged = match (&channel.data_source.s3, &channel.data_source.file_system) {
             (Some(s3), _) => {
                 let tuning_job = job.tuning_job_id.unwrap_or(job.id);
-                objects.stage(&s3.uri, names(s3), attempt.id, tuning_job).await
+                objects.stage(&s3.uri, &names(s3), attempt.id, tuning_job).await
             }
-            (None, Some(source)) => objects.directory(&source.id, &source.directory).await,
+            (None, Some(source)) => {
+                let directory = objects.directory(&source.id, &source.directory).await;
+                directory.map(|path| Staged { path, list: None })
+            }
             (None, None) => continue,
         };
         let name = &channel.channel_name;
-        let source = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
+        let Staged { path, list } = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
+        let is_pipe = channel.mode(&training.algorithm_specification.training_input_mode) == "Pipe";
         channels.push(ChannelSpec {
             name: channel.channel_name.clone(),
-            source,
+            source: path,
             sharded: channel
                 .data_source
                 .s3
                 .as_ref()
                 .is_some_and(|s3| s3.distribution.as_deref() == Some("ShardedByS3Key")),
             config: channel_config(training, channel),
+            pipe: is_pipe.then(|| pipe_spec(channel, list)),
         });
     }
     let checkpoints = match definition.checkpoints_uri(&job.name) {
@@ -241,15 +246,31 @@ fn hyperparameters(definition: &ReadDefinition, job: &TrainingJob) -> BTreeMap<S
 }
 
 fn names(source: &S3DataSource) -> Names {
-    if source.data_type == "ManifestFile" { Names::Manifest } else { Names::Prefix }
+    match source.data_type.as_str() {
+        "ManifestFile" => Names::Manifest,
+        _ if source.is_augmented() => {
+            Names::Augmented { attributes: source.attribute_names.clone().unwrap_or_default() }
+        }
+        _ => Names::Prefix,
+    }
+}
+
+/// How a channel is streamed.
+fn pipe_spec(channel: &Channel, list: Option<PathBuf>) -> PipeSpec {
+    PipeSpec {
+        list,
+        record_io: channel.record_wrapper_type.as_deref() == Some("RecordIO"),
+        gzip: channel.compression_type.as_deref() == Some("Gzip"),
+        shuffle_seed: channel.shuffle_config.map(|shuffle| shuffle.seed),
+    }
 }
 
 /// A channel's entry in `inputdataconfig.json`.
 fn channel_config(training: &TrainingDefinition, channel: &Channel) -> BTreeMap<String, String> {
-    let mode = channel.input_mode.as_ref().unwrap_or(&training.algorithm_specification.training_input_mode);
+    let mode = channel.mode(&training.algorithm_specification.training_input_mode);
     let distribution = channel.data_source.s3.as_ref().and_then(|s3| s3.distribution.as_deref());
     let mut config = BTreeMap::from([
-        ("TrainingInputMode".to_owned(), mode.clone()),
+        ("TrainingInputMode".to_owned(), mode.to_owned()),
         ("S3DistributionType".to_owned(), distribution.unwrap_or("FullyReplicated").to_owned()),
         ("RecordWrapperType".to_owned(), channel.record_wrapper_type.clone().unwrap_or_else(|| "None".to_owned())),
     ]);

@@ -324,8 +324,8 @@ mod tests {
             @"'trainingJobDefinition.stoppingCondition.maxPendingTimeInSeconds' is not supported yet. A training job waits for a slot as long as it takes. Leave it out."
         );
         insta::assert_snapshot!(
-            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"InputMode": "Pipe", "DataSource": {"DatasetSource": {"DatasetArn": "a"}}}]}})),
-            @"'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource. Value 'Pipe' at 'trainingJobDefinition.inputDataConfig.2.member.inputMode' is not supported yet. Use File or FastFile."
+            text(json!({"TrainingJobDefinition": {"InputDataConfig": [{}, {"DataSource": {"S3DataSource": {"S3DataType": "Converse"}, "DatasetSource": {"DatasetArn": "a"}}}]}})),
+            @"Value 'Converse' at 'trainingJobDefinition.inputDataConfig.2.member.dataSource.s3DataSource.s3DataType' is not supported yet. Use S3Prefix, ManifestFile or AugmentedManifestFile. 'trainingJobDefinition.inputDataConfig.2.member.dataSource.datasetSource' is not supported yet. Use S3DataSource."
         );
     }
 

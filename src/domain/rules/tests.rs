@@ -235,6 +235,83 @@ fn a_channel_is_a_prefix_or_a_directory_of_a_file_system() {
 }
 
 #[test]
+fn what_belongs_to_pipe_is_taken_with_pipe_alone() {
+    let with = |mode: Option<&str>, data_type: &str, attributes: Value, extra: (&str, &str)| {
+        let mut channel = valid().pointer(CHANNEL).unwrap().clone();
+        channel["DataSource"]["S3DataSource"] =
+            json!({"S3DataType": data_type, "S3Uri": "s3://data/a", "AttributeNames": attributes});
+        channel["InputMode"] = json!(mode);
+        channel[extra.0] = json!(extra.1);
+        planned(CHANNEL, channel).map(drop)
+    };
+    let none = ("ContentType", "text/csv");
+    let (gzip, record_io) = (("CompressionType", "Gzip"), ("RecordWrapperType", "RecordIO"));
+    for extra in [none, gzip, record_io] {
+        for data_type in ["S3Prefix", "ManifestFile"] {
+            assert_eq!(with(Some("Pipe"), data_type, Value::Null, extra), Ok(()));
+            assert_eq!(with(Some("Pipe"), data_type, json!([]), extra), Ok(()));
+        }
+        assert_eq!(with(Some("Pipe"), "AugmentedManifestFile", json!(["image-ref", "label"]), extra), Ok(()));
+    }
+    for mode in [None, Some("File"), Some("FastFile")] {
+        assert_eq!(with(mode, "S3Prefix", Value::Null, none), Ok(()));
+        for extra in [gzip, record_io] {
+            let told = with(mode, "S3Prefix", Value::Null, extra).unwrap_err().to_string();
+            let named = told.contains(&format!("{} [{}] of channel train", extra.0, extra.1));
+            assert!(named && told.contains("only in Pipe input mode"), "{told}");
+        }
+        let told = with(mode, "AugmentedManifestFile", json!(["a"]), none).unwrap_err().to_string();
+        assert!(
+            told.starts_with("AugmentedManifestFile can only be used if the Channel's input mode is Pipe."),
+            "{told}"
+        );
+    }
+    for attributes in [Value::Null, json!([])] {
+        let told = with(Some("Pipe"), "AugmentedManifestFile", attributes, none).unwrap_err().to_string();
+        assert!(told.contains("no AttributeNames"), "{told}");
+    }
+    let told = with(Some("Pipe"), "ManifestFile", json!(["a"]), none).unwrap_err().to_string();
+    assert!(told.contains("AttributeNames of channel train belongs to"), "{told}");
+}
+
+#[test]
+fn the_definitions_input_mode_counts_where_a_channel_has_none() {
+    let mut request = valid();
+    request["TrainingJobDefinition"]["AlgorithmSpecification"]["TrainingInputMode"] = json!("Pipe");
+    request["TrainingJobDefinition"]["InputDataConfig"][0]["RecordWrapperType"] = json!("RecordIO");
+    let planned = |request: &Value| plan(&serde_json::from_value(request.clone()).unwrap(), &[], 10).map(drop);
+    assert_eq!(planned(&request), Ok(()));
+    request["TrainingJobDefinition"]["InputDataConfig"][0]["InputMode"] = json!("File");
+    assert!(matches!(planned(&request), Err(RuleError::PipeOnly { .. })));
+    request["TrainingJobDefinition"]["InputDataConfig"][0] = json!({"ChannelName": "x", "DataSource": {
+        "FileSystemDataSource": {"FileSystemId": "fs-01234567", "FileSystemType": "EFS", "DirectoryPath": "/"}}});
+    assert_eq!(planned(&request), Err(RuleError::FileSystemInputMode("x".into())));
+}
+
+#[test]
+fn no_folder_is_where_a_pipe_is_to_be() {
+    let with = |names: &[(&str, &str)]| {
+        let mut request = valid();
+        let source = request.pointer(&format!("{CHANNEL}/DataSource")).unwrap().clone();
+        let channels =
+            names.iter().map(|(name, mode)| json!({"ChannelName": name, "InputMode": mode, "DataSource": source}));
+        request["TrainingJobDefinition"]["InputDataConfig"] = channels.collect();
+        plan(&serde_json::from_value(request).unwrap(), &[], 10).map(drop)
+    };
+    for fine in [
+        [("train", "Pipe"), ("train_0", "Pipe")],
+        [("train", "Pipe"), ("train_x", "File")],
+        [("train", "Pipe"), ("train_", "File")],
+        [("train", "File"), ("train_0", "FastFile")],
+        [("train", "Pipe"), ("trainer_1", "File")],
+    ] {
+        assert_eq!(with(&fine), Ok(()), "{fine:?}");
+    }
+    let taken = RuleError::PipeName { name: "train_12".into(), pipe: "train".into() };
+    assert_eq!(with(&[("train_12", "File"), ("train", "Pipe")]), Err(taken));
+}
+
+#[test]
 fn spot_training_waits_at_least_as_long_as_it_may_run() {
     let with = |spot: Value, runtime: Value, wait: Value| {
         let mut request = valid();

@@ -342,6 +342,12 @@ impl Executor for DockerExecutor {
             )));
         };
         spec.check_channels()?;
+        if let Some(channel) = spec.channels.iter().find(|channel| channel.pipe.is_some()) {
+            let name = &channel.name;
+            return Err(ExecutorError::Client(format!(
+                "nothing is streamed into a container, as channel {name} asks for"
+            )));
+        }
         let launch = self.launching.begin(spec.id);
         let folder = self.attempts.folder(spec.id);
         let doing = format!("starting attempt {}", spec.id);

@@ -7,14 +7,14 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cap_std::fs::{Dir, MetadataExt, OpenOptions, OpenOptionsExt};
 use nix::libc;
 use tar::{Builder, EntryType};
 
 use super::archive::{append_folder, append_regular, header};
+use crate::executor::keys;
 use crate::executor::paths::open_for_reading;
 
 /// Which part of a channel.
@@ -39,7 +39,7 @@ impl Share {
         }
         let folder = Dir::from_std_file(opened);
         let mut made = BTreeSet::new();
-        for path in objects(&folder)?.into_iter().skip(self.host).step_by(self.hosts) {
+        for path in keys::objects(&folder)?.into_iter().skip(self.host).step_by(self.hosts) {
             let mut parents: Vec<&Path> = path.ancestors().skip(1).filter(|path| *path != Path::new("")).collect();
             parents.reverse();
             for parent in parents {
@@ -51,27 +51,6 @@ impl Share {
         }
         Ok(())
     }
-}
-
-/// What a folder holds but folders, by paths in the order that keys have.
-fn objects(folder: &Dir) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![(folder.try_clone()?, PathBuf::new())];
-    while let Some((folder, within)) = folders.pop() {
-        for entry in folder.entries()? {
-            let entry = entry?;
-            let (name, kind) = (entry.file_name(), entry.file_type()?);
-            let path = within.join(&name);
-            if kind.is_dir() {
-                folders.push((folder.open_dir(&name)?, path));
-            } else if kind.is_file() || kind.is_symlink() {
-                found.push(path);
-            }
-        }
-    }
-    // As texts: among keys `a.b` stands before `a/b`.
-    found.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-    Ok(found)
 }
 
 fn append_object<W: Write>(archive: &mut Builder<W>, folder: &Dir, path: &Path) -> io::Result<()> {

@@ -17,11 +17,13 @@ use super::disk::DiskLimit;
 use super::nursery::Nursery;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
 use super::strays;
+use crate::domain::pipe::Share;
 use crate::executor::contract::{self, Code, Machine};
 use crate::executor::disk_bound::DiskBound;
 use crate::executor::folder::Folder;
 use crate::executor::paths::open_without_links;
-use crate::executor::{AttemptSpec, ExecutorError};
+use crate::executor::pipe::Stream;
+use crate::executor::{AttemptSpec, ChannelSpec, ExecutorError};
 
 /// Folders of `/opt/ml` that the program may write to; `""` is `/opt/ml` itself.
 const WRITABLE: [&str; 6] = ["", "model", "output", "output/data", "checkpoints", "tmp"];
@@ -80,7 +82,8 @@ impl Launch {
         environment.insert(strays::MARK.into(), spec.id.to_string());
         let mut command = command.to_vec();
         command.push("train".into());
-        let channels: Vec<_> = spec.channels.iter().map(|c| (c.name.clone(), c.source.clone())).collect();
+        let folders = spec.channels.iter().filter(|channel| channel.pipe.is_none());
+        let channels: Vec<_> = folders.map(|c| (c.name.clone(), c.source.clone())).collect();
         let sandbox = common.sandbox.map(|user_namespace| Sandbox {
             user_namespace,
             binds: binds(folder, &channels, checkpoints.as_ref()),
@@ -99,6 +102,7 @@ impl Launch {
             segment_bytes: common.segment_bytes,
             disk: disk_limit(common, spec, folder),
             max_processes: common.max_processes,
+            streams: spec.channels.iter().filter_map(stream).collect(),
         };
         Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
     }
@@ -181,6 +185,12 @@ fn disk_limit(common: &Common, spec: &AttemptSpec, folder: &Folder) -> Option<Di
     let checkpoints = spec.checkpoints.iter().map(|checkpoints| checkpoints.source.clone());
     let folders = std::iter::once(folder.path().to_owned()).chain(checkpoints).collect();
     Some(DiskLimit { folders, bound })
+}
+
+/// A channel as it is streamed to the one host that a process has.
+fn stream(channel: &ChannelSpec) -> Option<Stream> {
+    let (name, source) = (channel.name.clone(), channel.source.clone());
+    Some(Stream { name, source, spec: channel.pipe.clone()?, share: Share { host: 0, hosts: 1 } })
 }
 
 fn binds(folder: &Folder, channels: &[(String, PathBuf)], checkpoints: Option<&(PathBuf, PathBuf)>) -> Vec<Bind> {

@@ -12,6 +12,7 @@ mod processes;
 mod sandbox;
 mod settings;
 mod strays;
+mod streams;
 pub mod supervisor;
 
 use std::collections::HashMap;

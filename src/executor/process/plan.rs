@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::DiskLimit;
 use crate::domain::names::AttemptId;
+use crate::executor::pipe::Stream;
 
 /// How to run one attempt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub(super) struct Plan {
     pub(super) disk: Option<DiskLimit>,
     /// `RLIMIT_NPROC` of the program.
     pub(super) max_processes: Option<u64>,
+    /// The channels that are streamed.
+    #[serde(default)]
+    pub(super) streams: Vec<Stream>,
 }
 
 /// A user of the host that training programs run as.

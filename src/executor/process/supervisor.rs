@@ -24,6 +24,7 @@ use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 use super::disk::Meter;
 use super::init::{self, Pipes, Report};
 use super::plan::Plan;
+use super::streams::{self, Streams};
 use super::{nursery, sandbox, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
@@ -137,12 +138,14 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
             remark: None,
         });
     }
+    let streams = Streams::start(folder, &plan.streams)?;
     if let Some(sandbox) = &plan.sandbox {
         sandbox::prepare(sandbox.user_namespace).map_err(|error| io::Error::other(error.text()))?;
     }
     let (first, output) = start(&plan)?;
     let disk = plan.disk.as_ref().map(Meter::new);
-    let mut attempt = Attempt { folder, clock, plan: &plan, control, first, output, log, disk, stopping: None };
+    let mut attempt =
+        Attempt { folder, clock, plan: &plan, control, first, output, streams, log, disk, stopping: None };
     let watched = attempt.watch();
     if watched.is_err() {
         // Nothing may run on behind an exit record.
@@ -204,6 +207,8 @@ struct Attempt<'a> {
     control: File,
     first: Pid,
     output: Output,
+    /// None where nothing is streamed.
+    streams: Option<Streams>,
     log: LogWriter,
     /// None once it was over its limit.
     disk: Option<Meter<'a>>,
@@ -222,7 +227,8 @@ impl Attempt<'_> {
                 Some(stopping) => stopping.kill_at,
             };
             let look = self.disk.as_ref().map(Meter::due);
-            let [reported, requested, stdout, stderr] = self.poll([next, look].into_iter().flatten().min())?;
+            let [reported, requested, stdout, stderr, unstreamed] =
+                self.poll([next, look].into_iter().flatten().min())?;
             // Output first: what the program wrote before its end comes before what ends it.
             for (ready, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
                 if ready {
@@ -238,6 +244,9 @@ impl Attempt<'_> {
             }
             if requested {
                 self.take_requests(&mut buffer);
+            }
+            if unstreamed {
+                self.give_up_streams();
             }
             if look.is_some_and(|look| look <= Instant::now()) {
                 self.look_at_disk();
@@ -257,16 +266,21 @@ impl Attempt<'_> {
     fn end(&mut self) {
         // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
         let _ = waitpid(self.first, None);
+        if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
+            self.stopping = Some(Stopping { cause: streams::died(), kill_at: None });
+        }
+        self.streams = None;
         if self.plan.sandbox.is_none() {
             strays::end_children();
         }
         self.drain(&mut vec![0; 64 << 10]);
     }
 
-    /// Waits for any of: a report, a request, stdout, stderr.
-    fn poll(&self, until: Option<Instant>) -> io::Result<[bool; 4]> {
+    /// Waits for any of: a report, a request, stdout, stderr, news of the streams.
+    fn poll(&self, until: Option<Instant>) -> io::Result<[bool; 5]> {
         let Output { report, stdout, stderr, .. } = &self.output;
-        let files = [Some(report), Some(&self.control), stdout.as_ref(), stderr.as_ref()];
+        let streams = self.streams.as_ref().and_then(Streams::report);
+        let files = [Some(report), Some(&self.control), stdout.as_ref(), stderr.as_ref(), streams];
         let open = files.iter().flatten();
         let mut waiting: Vec<PollFd<'_>> = open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
@@ -276,7 +290,7 @@ impl Attempt<'_> {
         });
         match poll(&mut waiting, timeout) {
             Ok(_) => {}
-            Err(nix::Error::EINTR) => return Ok([false; 4]),
+            Err(nix::Error::EINTR) => return Ok([false; 5]),
             Err(error) => return Err(error.into()),
         }
         let mut answers = waiting.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
@@ -344,6 +358,18 @@ impl Attempt<'_> {
         self.log.remark(&format!("{message}: SIGKILL sent"), self.clock.now());
         self.stopping.get_or_insert(Stopping { cause: ExitCause::OverLimit { message }, kill_at: None });
         self.kill();
+    }
+
+    /// What has failed while streaming ends the attempt, without grace: the program waits for data that will not come.
+    fn give_up_streams(&mut self) {
+        let Some(cause) = self.streams.as_mut().map(Streams::failure) else { return };
+        if let ExitCause::InputRefused { message } | ExitCause::Infrastructure { message } = &cause
+            && self.stopping.is_none()
+        {
+            self.log.remark(&format!("{message}: SIGKILL sent"), self.clock.now());
+            self.stopping = Some(Stopping { cause, kill_at: None });
+            self.kill();
+        }
     }
 
     fn kill(&mut self) {

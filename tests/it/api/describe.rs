@@ -64,6 +64,16 @@ fn maximal(name: &str) -> Value {
                 "InputMode": "File",
                 "ShuffleConfig": {"Seed": 7}
             }, {
+                "ChannelName": "labelled",
+                "DataSource": {"S3DataSource": {
+                    "S3DataType": "AugmentedManifestFile", "S3Uri": "s3://data-bucket/lines",
+                    "S3DataDistributionType": "ShardedByS3Key", "AttributeNames": ["source-ref", "label"]
+                }},
+                "CompressionType": "Gzip",
+                "RecordWrapperType": "RecordIO",
+                "InputMode": "Pipe",
+                "ShuffleConfig": {"Seed": -7}
+            }, {
                 "ChannelName": "shared",
                 "DataSource": {"FileSystemDataSource": {
                     "FileSystemId": FILE_SYSTEM, "FileSystemAccessMode": "ro", "FileSystemType": "EFS", "DirectoryPath": "/a/b"

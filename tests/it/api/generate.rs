@@ -52,7 +52,25 @@ impl Generator {
             definition["EnableManagedSpotTraining"] = json!(true);
             definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = json!(self.draw(2_419_200..=i32::MAX));
         }
+        for channel in definition["InputDataConfig"].as_array_mut().into_iter().flatten() {
+            if channel["DataSource"]["S3DataSource"].is_object() && self.draw(any::<bool>()) {
+                self.stream(channel);
+            }
+        }
         request
+    }
+
+    /// Makes a channel over objects a stream.
+    fn stream(&mut self, channel: &mut Value) {
+        channel["InputMode"] = json!("Pipe");
+        channel["CompressionType"] = json!(["None", "Gzip"][self.draw(0..2_usize)]);
+        channel["RecordWrapperType"] = json!(["None", "RecordIO"][self.draw(0..2_usize)]);
+        if self.draw(any::<bool>()) {
+            let names: Vec<String> = (0..self.draw(1..4)).map(|_| self.text("[a-zü ]{1,9}(-ref)?")).collect();
+            let source = &mut channel["DataSource"]["S3DataSource"];
+            source["S3DataType"] = json!("AugmentedManifestFile");
+            source["AttributeNames"] = json!(names);
+        }
     }
 
     fn resources(&mut self) -> Value {
@@ -167,6 +185,7 @@ impl Generator {
             (_, "InputDataConfig[].DataSource.S3DataSource.S3DataType") => {
                 json!(["S3Prefix", "ManifestFile"][self.draw(0..2_usize)])
             }
+            (_, "InputDataConfig[].DataSource.S3DataSource.AttributeNames") => json!([]),
             (_, "InputDataConfig[].CompressionType" | "InputDataConfig[].RecordWrapperType") => json!("None"),
             (
                 _,

@@ -152,6 +152,12 @@ async fn quotas_are_refused_in_the_services_words(engine: Engine) {
     assert_eq!(code, "ValidationException");
     let member = "'trainingJobDefinition.hyperParameterTuningResourceConfig.instanceCount'";
     assert!(text.contains(member) && text.contains("only container images run on several hosts"), "{text}");
+    let mut streamed = on_hosts("local/contained:1", 1);
+    streamed["TrainingJobDefinition"]["InputDataConfig"] = json!([{"ChannelName": "rows", "InputMode": "Pipe",
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://data/rows"}}}]);
+    let (code, text) = app.refused("CreateHyperParameterTuningJob", &streamed).await;
+    assert_eq!(code, "ValidationException");
+    assert!(text.contains("Pipe of channel rows is not supported for a container image"), "{text}");
     app.ok("CreateHyperParameterTuningJob", &on_hosts("local/contained:1", 8)).await;
     let (code, text) = app.refused("CreateHyperParameterTuningJob", &minimal("two")).await;
     assert_eq!(code, "ResourceLimitExceeded");

@@ -297,7 +297,7 @@ async fn each_host_has_its_share_of_a_sharded_channel() {
     let list = "for c in train all few; do (cd /opt/ml/input/data/$c; find . -type f | \
                 sed \"s|^\\./|$c $SM_CURRENT_HOST |\"); done";
     let mut spec = on_hosts(list, &[":", ":", ":"]);
-    spec.channels.push(ChannelSpec { name: "train".into(), source, sharded: true, config });
+    spec.channels.push(ChannelSpec { name: "train".into(), source, sharded: true, config, pipe: None });
     spec.channels.push(channel(h.scratch(), "all", "rows\n"));
     spec.channels.push(ChannelSpec { sharded: true, ..channel(h.scratch(), "few", "rows\n") });
     let said = told(&h, &spec).await;

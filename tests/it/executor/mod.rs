@@ -9,6 +9,7 @@ mod daemon;
 mod docker;
 #[cfg(feature = "docker")]
 mod hosts;
+mod pipes;
 mod process;
 mod suite;
 
@@ -28,6 +29,17 @@ macro_rules! executor_suite {
                 outputs_are_found, changes_wake_early, many_attempts_at_once);
         }
     )* };
+    (@pipes $($name:ident),*) => { $(
+        mod $name {
+            use crate::executor::pipes as suite;
+            use crate::support::executor_harness::$name::Harness;
+
+            executor_suite!(@tests Harness:
+                an_epoch_is_the_whole_channel, channels_are_read_independently, records_are_framed_and_unpacked,
+                a_list_says_what_is_streamed, epochs_are_shuffled_by_the_seed, an_epoch_may_be_left_early,
+                no_reader_holds_up_the_end, what_cannot_be_streamed_is_told);
+        }
+    )* };
     (@tests $harness:ident: $($test:ident),*) => { $(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
@@ -43,4 +55,8 @@ mod common {
     }
     #[cfg(feature = "docker")]
     executor_suite! {docker []}
+}
+
+mod streamed {
+    executor_suite! {@pipes process, plain_process}
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::support::server::{ServerProcess, client, supervised, until};
+use crate::tuning::inputs::{streamed_channels, tune_on_streams};
 
 const TUNING_JOB: Uuid = Uuid::from_u128(1);
 
@@ -41,7 +42,7 @@ fn store() -> Store {
 
 impl Store {
     async fn stage(&self, uri: &str, number: u32) -> Result<PathBuf, ObjectsError> {
-        self.objects.stage(uri, Names::Prefix, attempt(number), TUNING_JOB).await
+        self.objects.stage(uri, &Names::Prefix, attempt(number), TUNING_JOB).await.map(|staged| staged.path)
     }
 
     /// The same object in the remote bucket and in one of the tree.
@@ -99,8 +100,8 @@ async fn a_tuning_job_keeps_the_objects_that_it_found_first_and_they_come_once()
         assert_eq!(s.stage("s3://far/in/", number).await.unwrap(), staged);
     }
     assert_eq!(files(&staged), BTreeMap::from([("a".into(), "first".into())]));
-    let other = s.objects.stage("s3://far/in/", Names::Prefix, attempt(1), Uuid::from_u128(2)).await.unwrap();
-    assert_eq!(files(&other), BTreeMap::from([("b".into(), "later".into())]), "another tuning job looks again");
+    let other = s.objects.stage("s3://far/in/", &Names::Prefix, attempt(1), Uuid::from_u128(2)).await.unwrap();
+    assert_eq!(files(&other.path), BTreeMap::from([("b".into(), "later".into())]), "another tuning job looks again");
 }
 
 #[tokio::test]
@@ -116,18 +117,53 @@ async fn a_manifest_is_read_once_wherever_it_and_its_objects_are() {
         s.put_both("list", &format!(r#"[{{"prefix": "s3://{data}/in/"}}, "a.csv", "deep/b.csv"]"#));
         tuning_job += 1;
         let (uri, tuning_job) = (format!("s3://{manifest}/list"), Uuid::from_u128(tuning_job));
-        let stage = |number| s.objects.stage(&uri, Names::Manifest, attempt(number), tuning_job);
+        let stage = |number| s.objects.stage(&uri, &Names::Manifest, attempt(number), tuning_job);
         let staged = stage(1).await.unwrap();
-        assert_eq!(files(&staged), expected, "{manifest} {data}");
+        assert_eq!(files(&staged.path), expected, "{manifest} {data}");
         s.put_both("list", "no manifest any more");
         assert_eq!(stage(2).await.unwrap(), staged, "the second training job does not read it again");
     }
     s.put_both("list", r#"[{"prefix": "s3://far/in/"}, "a.csv", "d.csv"]"#);
     for (uri, told) in [("s3://far/list", "names s3://far/in/d.csv"), ("s3://far/none", "No S3 objects found")] {
-        let error = s.objects.stage(uri, Names::Manifest, attempt(1), TUNING_JOB).await.unwrap_err();
+        let error = s.objects.stage(uri, &Names::Manifest, attempt(1), TUNING_JOB).await.unwrap_err();
         assert!(error.to_string().contains(told) && !error.is_infrastructure(), "{error}");
     }
     assert!(!format!("{:?}", s.objects).contains(SECRET_KEY));
+}
+
+#[tokio::test]
+async fn an_augmented_manifest_names_objects_wherever_they_are() {
+    let s = store();
+    for (manifest, data, tuning_job) in [("far", "far", 20), ("far", "near", 21), ("near", "far", 22)] {
+        s.put_both("img/1", "one");
+        s.put_both("lines", &format!("{{\"source-ref\": \"s3://{data}/img/1\", \"label\": 1}}"));
+        let names = Names::Augmented { attributes: vec!["label".into(), "source-ref".into()] };
+        let (uri, tuning_job) = (format!("s3://{manifest}/lines"), Uuid::from_u128(tuning_job));
+        let stage = |number| s.objects.stage(&uri, &names, attempt(number), tuning_job);
+        let staged = stage(1).await.unwrap();
+        assert_eq!(files(&staged.path), BTreeMap::from([("img/1".into(), "one".into())]), "{manifest} {data}");
+        let list = std::fs::read_to_string(staged.list.as_ref().unwrap()).unwrap();
+        assert_eq!(list, "[{\"text\":\"1\"},{\"file\":\"img/1\"}]\n");
+        s.put_both("lines", "nothing that anybody reads again");
+        assert_eq!(stage(2).await.unwrap(), staged);
+    }
+    // Without any object there is nothing to fetch.
+    s.put_both("lines", "{\"label\": 1}");
+    let names = Names::Augmented { attributes: vec!["label".into()] };
+    let staged = s.objects.stage("s3://far/lines", &names, attempt(1), TUNING_JOB).await.unwrap();
+    assert!(staged.path.is_dir() && files(&staged.path).is_empty());
+}
+
+#[test]
+fn a_program_streams_what_is_in_s3() {
+    let (s3, folder) = (S3Server::start(), TempDir::new().unwrap());
+    let channels = streamed_channels(&|key, text| s3.put("lab", key, text));
+    let settings = format!(
+        "[[buckets]]\nname = \"lab\"\nendpoint = \"{}\"\naccess_key_id = \"{ACCESS_KEY}\"\n\
+         secret_access_key = \"{SECRET_KEY}\"\n",
+        s3.endpoint
+    );
+    tune_on_streams(folder.path(), &settings, &channels);
 }
 
 #[tokio::test]
@@ -180,14 +216,14 @@ async fn a_store_that_is_away_is_not_the_jobs_fault_and_a_missing_bucket_is() {
         let settings = s.s3.settings("absent");
         let objects = Objects::new(s.folder.path().join("other"), vec![]).unwrap();
         let objects = objects.with_buckets(vec![settings], "us-east-1", Channels::default()).unwrap();
-        objects.stage("s3://absent/in/", Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err()
+        objects.stage("s3://absent/in/", &Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err()
     };
     assert!(!refused.is_infrastructure(), "{refused}");
     let mut settings = s.s3.settings("far");
     settings.secret_access_key = "another".into();
     let objects = Objects::new(s.folder.path().join("third"), vec![]).unwrap();
     let objects = objects.with_buckets(vec![settings], "us-east-1", Channels::default()).unwrap();
-    let denied = objects.stage("s3://far/in/", Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err();
+    let denied = objects.stage("s3://far/in/", &Names::Prefix, attempt(1), TUNING_JOB).await.unwrap_err();
     assert!(matches!(denied, ObjectsError::Remote { .. }), "{denied}");
     assert!(!format!("{denied:?}").contains(SECRET_KEY), "{denied:?}");
 }

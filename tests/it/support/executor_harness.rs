@@ -52,7 +52,7 @@ pub(crate) fn channel(scratch: &Path, name: &str, text: &str) -> ChannelSpec {
     std::fs::create_dir(&source).unwrap();
     std::fs::write(source.join("data.csv"), text).unwrap();
     let config = BTreeMap::from([("TrainingInputMode".into(), "File".into())]);
-    ChannelSpec { name: name.into(), source, sharded: false, config }
+    ChannelSpec { name: name.into(), source, sharded: false, config, pipe: None }
 }
 
 /// Waits until the attempt is over.

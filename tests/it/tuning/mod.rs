@@ -4,7 +4,7 @@
 mod docker;
 #[cfg(feature = "docker")]
 mod hosts;
-mod inputs;
+pub(crate) mod inputs;
 mod spot;
 
 use serde_json::{Value, json};

@@ -1,0 +1,146 @@
+//! Channels as named pipes: one for each epoch, `<channel>_0` and on.
+//!
+//! Invariant: a pipe is there before anybody may look for it: the first before the program starts, each further one as
+//! soon as the one before has a reader. Data that cannot be streamed is told and never looks like an end: its pipe stays
+//! open for as long as the process lives. All of it ends with that process, whatever its readers do, and who started it
+//! ends it. What is streamed was staged before.
+//!
+//! The program may be at the pipes' folder too: a pipe is made and opened by a handle on that folder, no link there is
+//! followed, and nothing but a pipe is written to.
+
+mod epoch;
+mod record_io;
+mod source;
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use self::source::Source;
+use crate::domain::pipe::{Share, epoch_order};
+use crate::executor::PipeSpec;
+
+/// How much a pipe holds, where the kernel allows it, bytes.
+const PIPE_BYTES: i32 = 1 << 20;
+
+/// One channel to stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Stream {
+    /// The channel.
+    pub(super) name: String,
+    /// Its data.
+    pub(super) source: PathBuf,
+    /// How.
+    pub(super) spec: PipeSpec,
+    /// For which host.
+    pub(super) share: Share,
+}
+
+/// Why a channel cannot be streamed; the texts are for the user.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// The data is not what the request says: the job's fault.
+    #[error("the channel {channel} cannot be streamed: {why}")]
+    Data {
+        /// Which.
+        channel: String,
+        /// What is wrong with which object.
+        why: String,
+    },
+    /// The machine failed.
+    #[error("the channel {channel} cannot be streamed: {source}")]
+    Machine {
+        /// Which.
+        channel: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Stream {
+    /// Makes the first pipe in a folder.
+    pub(super) fn prepare(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
+        make(folder, &self.pipe(0))
+    }
+
+    /// Streams epoch after epoch, for as long as there are readers; returns only what made that impossible, once `report`
+    /// was told of it.
+    pub(super) fn run(&self, folder: BorrowedFd<'_>, report: impl Fn(&StreamError)) {
+        let machine = |source| StreamError::Machine { channel: self.name.clone(), source };
+        let mut source = match Source::open(&self.source, self.spec.list.as_deref()) {
+            Ok(source) => source,
+            Err(error) => return report(&machine(error)),
+        };
+        for epoch in 0.. {
+            let pipe = match self.open(folder, epoch).and_then(|pipe| {
+                make(folder, &self.pipe(epoch + 1))?;
+                Ok(pipe)
+            }) {
+                Ok(pipe) => pipe,
+                // The program has removed the whole folder.
+                Err(error) if error.kind() == ErrorKind::NotFound => return,
+                Err(error) => return report(&machine(error)),
+            };
+            let order = epoch_order(source.len(), self.spec.shuffle_seed, epoch, self.share);
+            let written = epoch::write(self, &mut source, &order, &pipe);
+            // Whoever comes to it now would wait for ever.
+            let _ = unlinkat(folder, self.pipe(epoch).as_str(), UnlinkatFlags::NoRemoveDir);
+            match written {
+                Ok(()) => {}
+                // The reader has had enough.
+                Err(StreamError::Machine { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) => {
+                    report(&error);
+                    // To be ended from outside: an end of the data is not what the reader must see.
+                    loop {
+                        std::thread::park();
+                    }
+                }
+            }
+        }
+    }
+
+    fn pipe(&self, epoch: u64) -> String {
+        format!("{}_{epoch}", self.name)
+    }
+
+    /// Waits for a reader of an epoch's pipe.
+    fn open(&self, folder: BorrowedFd<'_>, epoch: u64) -> io::Result<File> {
+        let name = self.pipe(epoch);
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        loop {
+            match openat(folder, name.as_str(), flags, Mode::empty()) {
+                Ok(pipe) if fstat(&pipe)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits() => {
+                    // Less is slower, and that is all.
+                    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+                    return Ok(pipe.into());
+                }
+                Err(nix::Error::EINTR) => {}
+                // The program has put something else there, or nothing.
+                Ok(_) | Err(nix::Error::ENOENT | nix::Error::ELOOP | nix::Error::EISDIR | nix::Error::ENXIO) => {
+                    make(folder, &name)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Makes a pipe; whatever file stands there goes.
+fn make(folder: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+    match mkfifoat(folder, name, mode) {
+        Err(nix::Error::EEXIST) => {
+            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+            Ok(mkfifoat(folder, name, mode)?)
+        }
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,123 @@
+//! The process that streams an attempt's channels, beside the program and outside its view of the machine.
+//!
+//! Invariant: it dies with its supervisor, who ends it with the attempt. It tells once, over one pipe, what cannot be
+//! streamed; what follows from that is the supervisor's.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2};
+
+use super::init;
+use crate::domain::outcome::ExitCause;
+use crate::executor::folder::Folder;
+use crate::executor::paths::open_without_links;
+use crate::executor::pipe::{Stream, StreamError};
+
+/// How much of what is told is kept, bytes: what a pipe takes as one.
+const TOLD_BYTES: usize = 2048;
+
+/// The process, as its supervisor holds it.
+#[derive(Debug)]
+pub(super) struct Streams {
+    process: Pid,
+    /// Where it tells what has failed; none once that was read.
+    report: Option<File>,
+}
+
+impl Streams {
+    /// Starts to stream; none where there is nothing to. For a supervisor of one thread, before it enters any namespace.
+    pub(super) fn start(folder: &Folder, streams: &[Stream]) -> io::Result<Option<Self>> {
+        if streams.is_empty() {
+            return Ok(None);
+        }
+        let pipes = open_without_links(&folder.ml().join("input/data"))?;
+        // Before the program starts.
+        streams.iter().try_for_each(|stream| stream.prepare(pipes.as_fd()))?;
+        let (report, told) = pipe2(OFlag::O_CLOEXEC)?;
+        let supervisor = getpid();
+        match init::fork()? {
+            ForkResult::Parent { child } => Ok(Some(Self { process: child, report: Some(report.into()) })),
+            ForkResult::Child => {
+                drop(report);
+                serve(streams, &pipes, &told.into(), supervisor);
+                std::process::exit(1)
+            }
+        }
+    }
+
+    /// What can be read once something has failed.
+    pub(super) fn report(&self) -> Option<&File> {
+        self.report.as_ref()
+    }
+
+    /// Whether the process ended before it was told to: its pipes were closed then, and the program may have taken a part
+    /// of the data for the whole.
+    pub(super) fn has_died(&mut self) -> bool {
+        self.report.as_mut().is_some_and(|report| is_ready(report) && matches!(report.read(&mut [0]), Ok(0)))
+    }
+
+    /// Why the attempt cannot go on: what the process has told, or its end. Pipes stay open until this is dropped.
+    pub(super) fn failure(&mut self) -> ExitCause {
+        let mut told = [0; TOLD_BYTES];
+        let length = self.report.take().and_then(|mut report| report.read(&mut told).ok()).unwrap_or(0);
+        let message = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match told[..length].split_first() {
+            Some((b'd', text)) => ExitCause::InputRefused { message: message(text) },
+            Some((_, text)) => ExitCause::Infrastructure { message: message(text) },
+            None => died(),
+        }
+    }
+}
+
+/// The cause where the process has died.
+pub(super) fn died() -> ExitCause {
+    ExitCause::Infrastructure { message: "the process that streams the channels was ended from outside".to_owned() }
+}
+
+/// Whether this can be read, if only its end.
+fn is_ready(file: &File) -> bool {
+    let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waiting, PollTimeout::ZERO) == Ok(1)
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        let _ = kill(self.process, Signal::SIGKILL);
+        let _ = waitpid(self.process, None);
+    }
+}
+
+/// Streams all channels, each in a thread, for as long as the supervisor lives.
+fn serve(streams: &[Stream], pipes: &OwnedFd, told: &File, supervisor: Pid) {
+    // A supervisor that died before that sends no signal.
+    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != supervisor {
+        return;
+    }
+    // Before anything is unwound: a pipe that is closed looks like the end of its data.
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    std::thread::scope(|scope| {
+        for stream in streams {
+            scope.spawn(|| stream.run(pipes.as_fd(), |error| tell(told, error)));
+        }
+        // Threads end where their channel does; what they told is the supervisor's to act on.
+        loop {
+            std::thread::park();
+        }
+    });
+}
+
+fn tell(mut told: &File, error: &StreamError) {
+    let kind = if matches!(error, StreamError::Data { .. }) { 'd' } else { 'm' };
+    let text = format!("{kind}{}", error.to_string().replace('\n', " "));
+    // At a whole character.
+    let length = text.floor_char_boundary(TOLD_BYTES);
+    // A supervisor that has gone takes this process with it.
+    let _ = told.write_all(&text.as_bytes()[..length]);
+}

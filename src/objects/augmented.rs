@@ -1,0 +1,159 @@
+//! `AugmentedManifestFile`: a JSON document on each line, of whose members some are streamed.
+//!
+//! Invariant: of a member whose name ends with `-ref` the value is an S3 URI that has passed the rules of [`Location`], and
+//! its object is streamed; of any other the value is, as it stands in the line, as JSON. All objects are in one bucket.
+//! Lines, their number and the whole are bounded. What the URIs name is looked up by the caller.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::value::RawValue;
+
+use super::ObjectsError;
+use super::listing::MAX_OBJECTS;
+use super::manifest::write_line;
+use super::uri::Location;
+use crate::domain::pipe::Piece;
+
+/// The longest line, bytes.
+const MAX_LINE: usize = 1 << 20;
+
+/// The longest list, bytes: a member may be asked for more than once.
+const MAX_LIST: usize = 256 << 20;
+
+/// How much of what is refused is told.
+const TOLD_CHARS: usize = 300;
+
+/// What an augmented manifest has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Augmented {
+    /// The bucket of all objects; none where there is none.
+    pub(super) bucket: Option<String>,
+    /// The objects' keys, each once.
+    pub(super) keys: BTreeSet<String>,
+    /// The list of what is streamed.
+    pub(super) lines: Vec<u8>,
+}
+
+/// Reads an augmented manifest's text, as far as these members go.
+pub(super) fn parse(uri: &str, text: &[u8], attributes: &[String]) -> Result<Augmented, ObjectsError> {
+    let wrong = |why: String| ObjectsError::Manifest { uri: uri.to_owned(), why };
+    let mut all = Augmented { bucket: None, keys: BTreeSet::new(), lines: Vec::new() };
+    let mut items = 0;
+    for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let refused = |why: String| wrong(format!("line {number}: {why}"));
+        items += 1;
+        if items > MAX_OBJECTS {
+            return Err(wrong(format!("it has more than {MAX_OBJECTS} lines")));
+        }
+        let pieces = pieces(line, attributes, &mut all).map_err(refused)?;
+        write_line(&mut all.lines, &pieces);
+        if all.keys.len() > MAX_OBJECTS || all.lines.len() > MAX_LIST {
+            return Err(wrong(format!(
+                "it names more than {MAX_OBJECTS} objects, or more than {MAX_LIST} bytes of text"
+            )));
+        }
+    }
+    if items == 0 { Err(wrong("it has no line".to_owned())) } else { Ok(all) }
+}
+
+/// What is streamed of a line; its objects are added to all of them.
+fn pieces(line: &[u8], attributes: &[String], all: &mut Augmented) -> Result<Vec<Piece>, String> {
+    if line.len() > MAX_LINE {
+        return Err(format!("it is longer than {MAX_LINE} bytes"));
+    }
+    let members: HashMap<String, &RawValue> =
+        serde_json::from_slice(line).map_err(|error| format!("it is no JSON object: {error}"))?;
+    let piece = |name: &String| {
+        let value = members.get(name).ok_or_else(|| format!("it has no attribute {name}"))?.get();
+        if !name.ends_with("-ref") {
+            return Ok(Piece::Text(value.to_owned()));
+        }
+        let uri: String = serde_json::from_str(value).map_err(|_| format!("{name} is no text with an S3 URI"))?;
+        object(&uri, all).map_err(|why| format!("{name}: {:?} is refused: {why}", told(&uri)))
+    };
+    attributes.iter().map(piece).collect()
+}
+
+/// An object by its URI.
+fn object(uri: &str, all: &mut Augmented) -> Result<Piece, String> {
+    let Location { bucket, segments, is_folder } = Location::parse(uri).map_err(|error| error.why.to_owned())?;
+    if is_folder {
+        return Err("it names no object".to_owned());
+    }
+    match &all.bucket {
+        Some(first) if *first != bucket => {
+            return Err(format!("objects before it are in the bucket {first}. Put all of them into one bucket"));
+        }
+        _ => all.bucket = Some(bucket),
+    }
+    let key = segments.join("/");
+    all.keys.insert(key.clone());
+    Ok(Piece::File(key))
+}
+
+fn told(text: &str) -> String {
+    text.chars().take(TOLD_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str, attributes: &[&str]) -> Result<Augmented, String> {
+        let attributes: Vec<String> = attributes.iter().map(|name| (*name).to_owned()).collect();
+        parse("s3://b/m", text.as_bytes(), &attributes).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn attributes_are_streamed_in_the_order_asked_for_and_as_they_stand() {
+        let text = concat!(
+            r#"{"image-ref": "s3://data/x/1.jpg", "is-a-cat": 1, "more": {"b": 1.50,  "a": [null]}, "other": 7}"#,
+            "\r\n\n",
+            r#"{"more": "te\u00fct", "is-a-cat": 0, "image-ref": "s3://data/x/1.jpg"}"#,
+        );
+        let Augmented { bucket, keys, lines } = parsed(text, &["more", "image-ref", "is-a-cat"]).unwrap();
+        assert_eq!((bucket.as_deref(), keys), (Some("data"), BTreeSet::from(["x/1.jpg".to_owned()])));
+        let lines = String::from_utf8(lines).unwrap();
+        let items: Vec<Vec<Piece>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let item = |more: &str, cat: &str| {
+            vec![Piece::Text(more.into()), Piece::File("x/1.jpg".into()), Piece::Text(cat.into())]
+        };
+        assert_eq!(items, [item(r#"{"b": 1.50,  "a": [null]}"#, "1"), item(r#""te\u00fct""#, "0")]);
+    }
+
+    #[test]
+    fn no_object_needs_to_be_named() {
+        let augmented = parsed("{\"a\": 1}", &["a"]).unwrap();
+        assert_eq!((augmented.bucket, augmented.keys.len(), augmented.lines.len()), (None, 0, 15));
+    }
+
+    #[test]
+    fn what_is_no_augmented_manifest_is_told_with_its_line() {
+        let long = format!("{{\"r-ref\": \"s3://b/x\", \"long\": \"{}\"}}", "x".repeat(MAX_LINE));
+        let deep = format!("{{\"r-ref\": {}}}", "[".repeat(100_000));
+        for (text, why) in [
+            ("", "no line"),
+            ("\n \n", "no line"),
+            ("{}", "line 1: it has no attribute r-ref"),
+            ("{\"r-ref\": \"s3://b/x\"}\nnonsense", "line 2: it is no JSON object"),
+            ("[1]", "line 1: it is no JSON object"),
+            (r#"{"r-ref": "s3://b/x"} {}"#, "it is no JSON object"),
+            (r#"{"r-ref": 7}"#, "r-ref is no text"),
+            (r#"{"r-ref": "http://b/x"}"#, "does not begin with s3://"),
+            (r#"{"r-ref": "s3://b/../x"}"#, "`..`"),
+            (r#"{"r-ref": "s3://b/x/"}"#, "names no object"),
+            (r#"{"r-ref": "s3://b"}"#, "names no object"),
+            ("{\"r-ref\": \"s3://b/x\"}\n{\"r-ref\": \"s3://c/x\"}", "in the bucket b. Put all"),
+            (&long, "longer than 1048576 bytes"),
+            (&deep, "line 1: it is no JSON object"),
+        ] {
+            let error = parsed(text, &["r-ref"]).unwrap_err();
+            assert!(error.contains("s3://b/m") && error.contains(why) && error.len() < 600, "{why}: {error}");
+        }
+        let uri = format!("{{\"r-ref\": \"http://{}\"}}", "x".repeat(10_000));
+        assert!(parsed(&uri, &["r-ref"]).unwrap_err().len() < 600);
+    }
+}
