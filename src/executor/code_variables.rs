@@ -124,6 +124,7 @@ const FAMILIES: &[Family] = &[
             "NVCC_PREPEND_FLAGS",
             "PKG_CONFIG_PATH",
             "TORCH_EXTENSIONS_DIR",
+            "TORCH_HOME",
             "XLA_FLAGS",
         ],
         prefixes: &["HIPCC_", "TORCHINDUCTOR_", "TRITON_"],
@@ -229,6 +230,7 @@ mod tests {
             "NCCL_TUNER_PLUGIN",
             "OMPI_MCA_mca_base_component_path",
             "PIP_INDEX_URL",
+            "TORCH_HOME",
             "TRITON_CACHE_DIR",
             "VK_LAYER_PATH",
             "XDG_CONFIG_HOME",
@@ -244,7 +246,6 @@ mod tests {
             "NCCL_SOCKET_IFNAME",
             "OMP_NUM_THREADS",
             "TF_CPP_MIN_LOG_LEVEL",
-            "TORCH_HOME",
             "UCX_TLS",
         ] {
             assert_eq!(reason(name), None, "{name}");

@@ -12,14 +12,16 @@ use cap_std::fs::Dir;
 /// What a folder holds but folders, by paths in the order of keys.
 pub(super) fn objects(folder: &Dir) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders = vec![(folder.try_clone()?, PathBuf::new())];
-    while let Some((folder, within)) = folders.pop() {
-        for entry in folder.entries()? {
+    // By path: handles on all that are still to be looked through may be more than a process can have.
+    let mut folders = vec![PathBuf::new()];
+    while let Some(within) = folders.pop() {
+        let entries = if within.as_os_str().is_empty() { folder.entries()? } else { folder.read_dir(&within)? };
+        for entry in entries {
             let entry = entry?;
             let (name, kind) = (entry.file_name(), entry.file_type()?);
             let path = within.join(&name);
             if kind.is_dir() {
-                folders.push((folder.open_dir(&name)?, path));
+                folders.push(path);
             } else if kind.is_file() || kind.is_symlink() {
                 found.push(path);
             }

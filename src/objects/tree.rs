@@ -22,8 +22,11 @@ use super::{ObjectsError, archive};
 const UNFINISHED: &str = ".tunesmith-";
 /// Where they stand beneath the root.
 const UNFINISHED_FILES: &str = ".unfinished";
-/// Where they stand beneath a folder that is mapped from another file system.
+/// Where they stand beneath a folder that is mapped from another file system: those of each root in a folder of their own,
+/// for servers may share what is mapped.
 const UNFINISHED_ELSEWHERE: &str = ".tunesmith-unfinished";
+/// What a root goes by there.
+const NAME: &str = ".name";
 /// Where objects of a prefix that is no folder are gathered.
 const STAGED: &str = ".staged";
 
@@ -43,6 +46,8 @@ pub(super) struct Tree {
     /// Files that are not objects yet.
     unfinished: Dir,
     unfinished_device: u64,
+    /// Where they stand beneath a mapped folder.
+    unfinished_elsewhere: PathBuf,
     /// What copies leave free of the disk.
     pub(super) min_free_bytes: u64,
 }
@@ -82,15 +87,17 @@ impl Tree {
         let opened = open_unfinished(&root.dir, UNFINISHED_FILES).and_then(|dir| Ok((dir.dir_metadata()?.dev(), dir)));
         let (unfinished_device, unfinished) = opened.map_err(failed(|| format!("opening {UNFINISHED_FILES}")))?;
         drop_unfinished_gatherings(&root.dir);
+        let name = own_name(&root.dir).map_err(failed(|| format!("reading {NAME}")))?;
+        let unfinished_elsewhere = Path::new(UNFINISHED_ELSEWHERE).join(name);
         for (_, base) in &mapped {
-            match open_unfinished(&base.dir, UNFINISHED_ELSEWHERE) {
+            match open_unfinished(&base.dir, &unfinished_elsewhere) {
                 Err(error) if !is_absent(&error) => {
                     tracing::warn!(path = %base.path.display(), %error, "unfinished objects were not looked for");
                 }
                 _ => {}
             }
         }
-        Ok(Self { root, mapped, unfinished, unfinished_device, min_free_bytes: 0 })
+        Ok(Self { root, mapped, unfinished, unfinished_device, unfinished_elsewhere, min_free_bytes: 0 })
     }
 
     /// The folder that a location lies in, and its path from there; `.` is the folder itself.
@@ -305,9 +312,11 @@ impl Tree {
             return put(&self.unfinished, &unfinished_name(), &folder, Path::new(name), write);
         }
         if device == base.dir.dir_metadata()?.dev() {
-            base.dir.create_dir_all(UNFINISHED_ELSEWHERE)?;
-            let unfinished = base.dir.open_dir(UNFINISHED_ELSEWHERE)?;
-            return put(&unfinished, &unfinished_name(), &folder, Path::new(name), write);
+            // Only what is further in may be the server's to write to.
+            let made = base.dir.create_dir_all(&self.unfinished_elsewhere);
+            if let Ok(unfinished) = made.and_then(|()| base.dir.open_dir(&self.unfinished_elsewhere)) {
+                return put(&unfinished, &unfinished_name(), &folder, Path::new(name), write);
+            }
         }
         put(&folder, &unfinished_name(), &folder, Path::new(name), write)
     }
@@ -402,8 +411,25 @@ fn holds_object(folder: &Dir, depth: usize, bounds: &Bounds) -> io::Result<bool>
     Ok(false)
 }
 
+/// The name of a root, drawn once.
+fn own_name(root: &Dir) -> io::Result<String> {
+    match root.read_to_string(NAME) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let drawn = Uuid::new_v4().simple().to_string();
+            root.write(NAME, &drawn)?;
+            Ok(drawn)
+        }
+        read => {
+            // Cut short by a crash, it is another name than it was: what stood under that one stays.
+            let read = read?;
+            let name: String = read.chars().filter(char::is_ascii_hexdigit).collect();
+            Ok(if name.is_empty() { "0".to_owned() } else { name })
+        }
+    }
+}
+
 /// A folder of unfinished files; what a crash left in it is deleted.
-fn open_unfinished(base: &Dir, name: &str) -> io::Result<Dir> {
+fn open_unfinished(base: &Dir, name: impl AsRef<Path>) -> io::Result<Dir> {
     let unfinished = base.open_dir(name)?;
     for entry in unfinished.entries()? {
         let name = entry?.file_name();
@@ -496,8 +522,11 @@ mod tests {
             tree.put(&location, |_| panic!("the server is killed"))
         }));
         assert!(crashed.is_err());
-        let left = || std::fs::read_dir(mapped.join(UNFINISHED_ELSEWHERE)).unwrap().count();
+        let left = || std::fs::read_dir(mapped.join(&tree.unfinished_elsewhere)).unwrap().count();
         assert_eq!((left(), std::fs::read_dir(mapped.join("deep")).unwrap().count()), (1, 1));
+        let other = dir.path().join("other");
+        drop(Tree::open(&other, &[("s3://b/".into(), mapped.clone())]).unwrap());
+        assert_eq!(left(), 1, "what another server has begun");
         drop(open());
         assert_eq!(left(), 0);
         assert_eq!(std::fs::read_to_string(mapped.join("deep/object")).unwrap(), "whole");

@@ -144,7 +144,11 @@ impl TuningLoop {
             Some(known) => known,
             None if pass == Pass::Verdicts => return Ok(Next::Wait),
             None => match self.load().await? {
-                Some(loaded) => loaded,
+                Some((loaded, stored)) => {
+                    let live = loaded.live.values().map(|(job, _)| job);
+                    state.verdicts.resume(live.filter_map(|job| Some((job.ordinal, stored.get(&job.id)?))));
+                    loaded
+                }
                 None => return Ok(Next::Over),
             },
         };
@@ -225,8 +229,8 @@ impl TuningLoop {
         Ok(settled)
     }
 
-    /// Reads the job and its whole history.
-    async fn load(&self) -> Result<Option<Memory>, SchedulerError> {
+    /// Reads the job and its whole history; of what is not over, the stored curves beside it.
+    async fn load(&self) -> Result<Option<(Memory, BTreeMap<Uuid, Curve>)>, SchedulerError> {
         let id = self.id;
         let rows = self
             .inner
@@ -248,11 +252,12 @@ impl TuningLoop {
         let mut study = study::empty(&job, &study::request(&job)?)?;
         let mut curves = self.curves(&study, &definition).await?;
         for row in &history {
-            let curve = curves.remove(&row.id).unwrap_or_default();
+            let is_over = row.observation.is_some();
+            let curve = if is_over { curves.remove(&row.id).unwrap_or_default() } else { Curve::new() };
             study.trials.push(study::trial(&study.space, row, curve)?);
         }
         let live = live.into_iter().map(|(row, attempt)| (row.id, (row, attempt))).collect();
-        Ok(Some(Memory { job, definition, study, live }))
+        Ok(Some((Memory { job, definition, study, live }, curves)))
     }
 
     /// Reads the curves of the history, where the study has any.

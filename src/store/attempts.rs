@@ -17,7 +17,7 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Inserts attempts (state `Inserted`), each with its first host, in one exchange with the database.
+/// Inserts attempts (state `Inserted`), each with its first host, many in one exchange with the database.
 pub async fn insert(tx: &mut Tx<'_>, attempts: &[Attempt]) -> Result<(), StoreError> {
     const WIDTH: usize = 7;
     for piece in pieces(attempts) {

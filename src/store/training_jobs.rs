@@ -23,7 +23,7 @@ macro_rules! columns {
     };
 }
 
-/// Inserts those of the jobs whose names are free, in one exchange with the database; returns their ids.
+/// Inserts those of the jobs whose names are free, many in one exchange with the database; returns their ids.
 pub async fn insert(tx: &mut Tx<'_>, jobs: &[TrainingJob]) -> Result<HashSet<Uuid>, StoreError> {
     const WIDTH: usize = 27;
     let mut inserted = HashSet::new();
@@ -153,7 +153,7 @@ pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, Stor
     row.as_ref().map(TrainingJob::read).transpose()
 }
 
-/// Writes every mutable column (all but identity and suggestion) of the jobs, in one exchange with the database.
+/// Writes every mutable column (all but identity and suggestion) of the jobs, many in one exchange with the database.
 pub async fn update(tx: &mut Tx<'_>, jobs: &[&TrainingJob]) -> Result<(), StoreError> {
     const WIDTH: usize = 16;
     for piece in pieces(jobs) {

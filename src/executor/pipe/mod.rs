@@ -79,17 +79,15 @@ impl Stream {
             Err(error) => return report(&machine(error)),
         };
         for epoch in 0.. {
-            let pipe = match self.open(folder, epoch).and_then(|pipe| {
-                make(folder, &self.pipe(epoch + 1))?;
-                Ok(pipe)
-            }) {
+            let pipe = match self.open(folder, epoch) {
                 Ok(pipe) => pipe,
                 // The program has removed the whole folder.
                 Err(error) if error.kind() == ErrorKind::NotFound => return,
                 Err(error) => return report(&machine(error)),
             };
+            let next = make(folder, &self.pipe(epoch + 1)).map_err(machine);
             let order = epoch_order(source.len(), self.spec.shuffle_seed, epoch, self.share);
-            let written = epoch::write(self, &mut source, &order, &pipe);
+            let written = next.and_then(|()| epoch::write(self, &mut source, &order, &pipe));
             // Whoever comes to it now would wait for ever.
             let _ = unlinkat(folder, self.pipe(epoch).as_str(), UnlinkatFlags::NoRemoveDir);
             match written {

@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, dup2_stdin};
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -64,19 +65,41 @@ impl Nursery {
     /// Starts the supervisor of a folder, which takes its `lock` over.
     pub(super) fn start(&self, folder: &Path, lock: &File) -> io::Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = running.as_ref().map(|nursery| nursery.ask(folder, lock));
-        let answer = if let Some(Ok(answer)) = asked {
-            answer
-        } else {
-            // The one before is gone, and its copies of the lock with it, before another is asked.
-            *running = None;
-            running.insert(Running::start(&self.binary)?).ask(folder, lock)?
-        };
-        match answer {
-            0 => Ok(()),
-            refused => Err(io::Error::from_raw_os_error(refused)),
+        let mut may_have_forked = false;
+        if let Some(nursery) = running.take() {
+            match nursery.ask(folder, lock) {
+                Ok(Asked::Answered(answer)) => {
+                    *running = Some(nursery);
+                    return forked(answer);
+                }
+                asked => may_have_forked = asked.is_ok(),
+            }
+            // It is gone, and its copies of the lock with it, before another is asked.
+        }
+        let another = Running::start(&self.binary).and_then(|nursery| Ok((nursery.ask(folder, lock)?, nursery)));
+        match another {
+            Ok((Asked::Answered(answer), nursery)) => {
+                *running = Some(nursery);
+                forked(answer)
+            }
+            // An error would say that nothing was started. Who looks at the folder finds out.
+            Ok((Asked::Silent, _)) => Ok(()),
+            Err(_) if may_have_forked => Ok(()),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// What became of a request that was sent.
+enum Asked {
+    /// Zero, or the number of the error of the fork.
+    Answered(i32),
+    /// The nursery died or hangs, before or after it forked. What it still says is the answer to nothing else.
+    Silent,
+}
+
+fn forked(answer: i32) -> io::Result<()> {
+    if answer == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(answer)) }
 }
 
 impl Running {
@@ -94,20 +117,20 @@ impl Running {
         Ok(Self { socket: Some(ours), process })
     }
 
-    /// The nursery's answer: zero, or the number of the error of its fork. An error is the connection's.
-    fn ask(&self, folder: &Path, lock: &File) -> io::Result<i32> {
+    /// Asks for a supervisor. After an error the nursery has heard of nothing.
+    fn ask(&self, folder: &Path, lock: &File) -> io::Result<Asked> {
         let Some(socket) = &self.socket else { return Err(Errno::ENOTCONN.into()) };
         let mut space = [MaybeUninit::uninit(); ANCILLARY];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let lock = [lock.as_fd()];
         ancillary.push(SendAncillaryMessage::ScmRights(&lock));
         let path = IoSlice::new(folder.as_os_str().as_bytes());
-        sendmsg(socket, &[path], &mut ancillary, SendFlags::NOSIGNAL)?;
+        retry_on_intr(|| sendmsg(socket, &[path], &mut ancillary, SendFlags::NOSIGNAL))?;
         let mut answer = [0; 4];
-        match recv(socket, &mut answer, RecvFlags::empty())?.0 {
-            4 => Ok(i32::from_ne_bytes(answer)),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        Ok(match retry_on_intr(|| recv(socket, &mut answer, RecvFlags::empty())) {
+            Ok((4, _)) => Asked::Answered(i32::from_ne_bytes(answer)),
+            _ => Asked::Silent,
+        })
     }
 }
 

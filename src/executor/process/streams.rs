@@ -1,7 +1,7 @@
 //! The process that streams an attempt's channels, beside the program and outside its view of the machine.
 //!
-//! Invariant: it dies with its supervisor, who ends it with the attempt. It tells once, over one pipe, what cannot be
-//! streamed; what follows from that is the supervisor's.
+//! Invariant: it dies with its supervisor, who ends it with the attempt. It tells, over one pipe, what cannot be
+//! streamed; the first counts; what follows from that is the supervisor's.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -68,7 +68,9 @@ impl Streams {
         let mut told = [0; TOLD_BYTES];
         let length = self.report.take().and_then(|mut report| report.read(&mut told).ok()).unwrap_or(0);
         let message = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match told[..length].split_first() {
+        // Other channels may have told of theirs, too.
+        let first = told[..length].split(|&byte| byte == b'\n').next().unwrap_or_default();
+        match first.split_first() {
             Some((b'd', text)) => ExitCause::InputRefused { message: message(text) },
             Some((_, text)) => ExitCause::Infrastructure { message: message(text) },
             None => died(),
@@ -115,9 +117,9 @@ fn serve(streams: &[Stream], pipes: &OwnedFd, told: &File, supervisor: Pid) {
 
 fn tell(mut told: &File, error: &StreamError) {
     let kind = if matches!(error, StreamError::Data { .. }) { 'd' } else { 'm' };
-    let text = format!("{kind}{}", error.to_string().replace('\n', " "));
-    // At a whole character.
-    let length = text.floor_char_boundary(TOLD_BYTES);
+    let mut text = format!("{kind}{}", error.to_string().replace('\n', " "));
+    text.truncate(text.floor_char_boundary(TOLD_BYTES - 1));
+    text.push('\n');
     // A supervisor that has gone takes this process with it.
-    let _ = told.write_all(&text.as_bytes()[..length]);
+    let _ = told.write_all(text.as_bytes());
 }

@@ -213,7 +213,8 @@ pub(super) async fn no_reader_holds_up_the_end(h: &mut impl ExecutorHarness) {
         assert_eq!(h.executor().observe(spec.id).await.unwrap(), Observed::Absent);
     }
     // One that waits for what does not come is stopped as others are.
-    let mut spec = script("trap 'exit 0' TERM; echo ready; cat $SM_INPUT_DIR/data/train_1 & wait");
+    let mut spec =
+        script("trap 'exit 0' TERM; echo ready; until test -p $SM_INPUT_DIR/data/train_1; do sleep 0.01; done & wait");
     spec.channels.push(streamed(h.scratch(), &[("a", &large)], PipeSpec::default()));
     h.executor().launch(&spec).await.unwrap();
     line(h.executor(), spec.id, "ready").await;

@@ -45,16 +45,17 @@ pub(in crate::executor::docker) async fn upload(
         }
         packed
     });
-    let asked = Arc::new(Mutex::new(Instant::now()));
-    let last_asked = Arc::clone(&asked);
+    let turn = Arc::new(Mutex::new(Some(Instant::now())));
+    let of_daemon = Arc::clone(&turn);
     let body = futures_util::stream::poll_fn(move |context| {
-        *asked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        receiver.poll_recv(context)
+        let piece = receiver.poll_recv(context);
+        *turn.lock().unwrap_or_else(PoisonError::into_inner) = piece.is_ready().then(Instant::now);
+        piece
     });
     let options = UploadToContainerOptions { path: path.to_owned(), ..UploadToContainerOptions::default() };
     let uploaded = tokio::select! {
         uploaded = docker.upload_to_container(container, Some(options), body_try_stream(body)) => uploaded,
-        () = has_stalled(&last_asked, patience) => return Err(TransferError::Daemon(Error::RequestTimeoutError)),
+        () = has_stalled(&of_daemon, patience) => return Err(TransferError::Daemon(Error::RequestTimeoutError)),
     };
     match (packing.await.unwrap_or_else(|error| Err(io::Error::other(error))), uploaded) {
         // The pipe is broken where the daemon would not have more: what it says counts.
@@ -66,16 +67,16 @@ pub(in crate::executor::docker) async fn upload(
     }
 }
 
-/// Returns once nobody has asked for more for so long.
-async fn has_stalled(last_asked: &Mutex<Instant>, patience: Duration) {
-    let read = || *last_asked.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut since = read();
+/// Returns once it has been the daemon's turn to ask for more for so long: since when it is, or none while it waits for
+/// what is slow to be read here.
+async fn has_stalled(of_daemon: &Mutex<Option<Instant>>, patience: Duration) {
     loop {
-        tokio::time::sleep_until(since + patience).await;
-        if since == read() {
+        let since = *of_daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = since.unwrap_or_else(Instant::now) + patience;
+        if due <= Instant::now() {
             return;
         }
-        since = read();
+        tokio::time::sleep_until(due).await;
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a look goes no further than the limit, since what is behind it decides nothing more.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
@@ -55,14 +56,38 @@ async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: 
         }
         // The daemon does not tell how large a volume is: what stands in it is read, holes of sparse files too.
         let source = Source { docker, container, path, patience };
-        taken = taken.saturating_add(archive::size(source, limit - taken).await.ok()?);
+        taken = taken.saturating_add(archive::size(source, limit - taken).await.unwrap_or(0));
     }
     Some(taken)
 }
 
-/// Where a container has volumes that it may write to: its image declares them.
+/// Where a container has volumes that it may write to: its image declares them. One with another mount beneath it is left
+/// out: what is read of it would be that mount's too, a channel's perhaps.
 fn writable_volumes(container: &ContainerInspectResponse) -> impl Iterator<Item = &str> {
-    let mounts = container.mounts.iter().flatten();
-    let writable = mounts.filter(|mount| mount.typ.as_deref() == Some("volume") && mount.rw == Some(true));
-    writable.filter_map(|mount| mount.destination.as_deref())
+    let mounts = || container.mounts.iter().flatten();
+    let writable = mounts().filter(|mount| mount.typ.as_deref() == Some("volume") && mount.rw == Some(true));
+    writable.filter_map(|mount| mount.destination.as_deref()).filter(move |path| {
+        let mut others = mounts().filter_map(|mount| mount.destination.as_deref()).filter(|other| other != path);
+        !others.any(|other| Path::new(other).starts_with(path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::MountPoint;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_above_a_channel_is_left_out() {
+        let mount = |destination: &str, rw| MountPoint {
+            typ: Some("volume".to_owned()),
+            destination: Some(destination.to_owned()),
+            rw: Some(rw),
+            ..MountPoint::default()
+        };
+        let mounts = vec![mount("/opt/ml", true), mount("/opt/ml/input/data/train", false), mount("/scratch", true)];
+        let container = ContainerInspectResponse { mounts: Some(mounts), ..ContainerInspectResponse::default() };
+        assert_eq!(writable_volumes(&container).collect::<Vec<_>>(), ["/scratch"]);
+    }
 }
