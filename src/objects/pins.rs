@@ -4,9 +4,11 @@
 //! whoever lists at the same time and whatever becomes of the bucket or of the manifest.
 //! Beneath the root: `<tuning job>/<channel>`, a listing each, and lists of what is streamed under names of their own.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -20,11 +22,19 @@ use super::tree::failed;
 #[derive(Debug)]
 pub(super) struct Pins {
     root: PathBuf,
+    /// Held by whoever lists channels of a tuning job: others wait for that instead of listing them, too.
+    turns: Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Pins {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, turns: Mutex::default() }
+    }
+
+    /// The lock of those who list channels of a tuning job.
+    pub(super) fn turn(&self, tuning_job: Uuid) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(tuning_job).or_default())
     }
 
     /// What a channel was fixed to, if it was. `channel` tells a tuning job's channels apart.
@@ -61,6 +71,7 @@ impl Pins {
 
     /// Forgets what a tuning job's channels were fixed to: it is over.
     pub(super) fn forget(&self, tuning_job: Uuid) -> io::Result<()> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).remove(&tuning_job);
         match std::fs::remove_dir_all(self.folder(tuning_job)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other,

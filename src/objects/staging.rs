@@ -3,6 +3,7 @@
 //! Invariant: what is remote, and what a manifest names, is looked up for a tuning job's first training job only; all
 //! others find what that found. Where the data comes from and how it is kept is for `tree` and `fetched` to know.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use super::buckets::Remote;
 use super::listing::Listing;
-use super::tree::Tree;
+use super::tree::{Tree, failed};
 use super::uri::Location;
 use super::{Objects, ObjectsError, augmented, listing, manifest, object_key};
 use crate::domain::names::AttemptId;
@@ -63,12 +64,15 @@ impl Objects {
             return Ok(Staged { path, list: None });
         }
         let channel = format!("{names:?}\0{}\0{uri}", remote.as_ref().map_or("", |remote| &remote.identity));
+        let turn = self.pins.turn(tuning_job);
+        let one_at_a_time = turn.lock().await;
         let listing = if let Some(listing) = self.pins.find(tuning_job, &channel).await? {
             listing
         } else {
             let (listing, list) = self.look(uri, names, &location, remote.as_ref()).await?;
             self.pins.fix(tuning_job, &channel, listing, list).await?
         };
+        drop(one_at_a_time);
         let list = self.pins.list(tuning_job, &listing);
         Ok(Staged { path: self.stage_listed(listing, attempt).await?, list })
     }
@@ -88,7 +92,11 @@ impl Objects {
             }
             (Names::Augmented { attributes }, _) => {
                 let text = self.manifest(uri, location, remote).await?;
-                let augmented::Augmented { bucket, keys, lines } = augmented::parse(uri, &text, attributes)?;
+                let (of, attributes) = (uri.to_owned(), attributes.clone());
+                let parsing = tokio::task::spawn_blocking(move || augmented::parse(&of, &text, &attributes));
+                let parsed =
+                    parsing.await.map_err(|error| failed(|| format!("reading {uri}"))(io::Error::other(error)))?;
+                let augmented::Augmented { bucket, keys, lines } = parsed?;
                 let bucket = bucket.unwrap_or_else(|| location.bucket.clone());
                 let placed = keys.into_iter().map(|key| (key.clone(), key)).collect();
                 Ok((self.named(uri, bucket, placed).await?, Some(lines)))

@@ -65,6 +65,9 @@ const LEAST_MEMORY: u64 = 64 << 20;
 /// How long a listing waits for the daemon.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a listing tidies up meanwhile.
+const TIDY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How often a listing that cannot be read is asked for again, and after how long.
 const UNREADABLE_TRIES: u32 = 20;
 const UNREADABLE_WAIT: Duration = Duration::from_millis(100);
@@ -384,7 +387,8 @@ impl Executor for DockerExecutor {
             let strays: HashSet<AttemptId> = held.into_iter().filter(|id| !ids.contains(id)).collect();
             self.strays().clone_from(&strays);
             ids.extend(strays);
-            self.tidy().await;
+            // What it could not do by then it goes on with the next time.
+            let _ = tokio::time::timeout(TIDY_PATIENCE, self.tidy()).await;
         }
         let mut ids: Vec<_> = ids.into_iter().collect();
         ids.sort_unstable();

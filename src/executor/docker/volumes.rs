@@ -102,20 +102,25 @@ impl Volumes {
             Ok(marked)
         })
         .await?;
+        // One that does not go keeps no other.
+        let mut outcome = Ok(());
         for name in self.unmarked(docker, &marked).await? {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
             // One that was filled meanwhile is as new as can be.
             if !self.marks.join(&name).exists() {
-                self.remove_helpers(docker, &name).await?;
-                self.remove(docker, &name).await?;
+                outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
             }
         }
         for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
-            self.remove_helpers(docker, &name).await?;
-            self.remove(docker, &name).await?;
+            outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn remove_with_helpers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+        self.remove_helpers(docker, name).await?;
+        self.remove(docker, name).await
     }
 
     /// The channels' volumes that the daemon has of this data directory, and that have no mark.
@@ -158,8 +163,7 @@ impl Volumes {
     ) -> Result<(), ExecutorError> {
         let failed = || infrastructure(format!("filling the volume of channel {}", channel.name));
         // What an earlier filling left half done.
-        self.remove_helpers(docker, name).await?;
-        self.remove(docker, name).await?;
+        self.remove_with_helpers(docker, name).await?;
         let labels = HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]);
         let volume =
             VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
