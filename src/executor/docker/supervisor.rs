@@ -335,7 +335,8 @@ impl Attempt<'_> {
         if let Ok(docker) = self.docker().await {
             let options = KillContainerOptions { signal: signal.to_owned() };
             let running = self.hosts.iter().filter(|host| host.over.is_none());
-            join_all(running.map(|host| docker.kill_container(&host.container, Some(options.clone())))).await;
+            let sent = join_all(running.map(|host| docker.kill_container(&host.container, Some(options.clone()))));
+            let _ = tokio::time::timeout(self.plan.patience(), sent).await;
         }
     }
 

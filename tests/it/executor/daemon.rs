@@ -258,6 +258,24 @@ async fn a_daemon_that_falls_silent_is_given_up_and_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_falls_silent_while_a_container_runs_is_out_of_reach() {
+    let between = Between::start();
+    let h = Harness::with(|settings| {
+        (settings.address, settings.patience) = (between.address(), Duration::from_secs(2));
+    })
+    .await;
+    let spec = script("echo ready; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done");
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "ready").await;
+    between.rule(&[], Fate::Held, usize::MAX);
+    let exit = over(&h.executor, spec.id).await;
+    assert!(is_infrastructure(&exit, "was out of reach for 2 s"), "{exit:?}");
+    between.rules.lock().unwrap().clear();
+    h.executor.remove(spec.id).await.unwrap();
+    drop(h);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_lines_come_though_the_daemon_breaks_off_as_the_container_ends() {
     let between = Between::start();
     let h = Harness::with(|settings| settings.address = between.address()).await;

@@ -66,8 +66,11 @@ impl Attempt<'_> {
 
     async fn look(&mut self, host: usize) -> Result<Seen, Error> {
         let docker = self.docker().await?;
-        let inspected = docker.inspect_container(&self.hosts[host].container, None::<InspectContainerOptions>).await;
-        let Some(container) = daemon::there(inspected)? else { return Ok(Seen::Missing) };
+        let inspecting = docker.inspect_container(&self.hosts[host].container, None::<InspectContainerOptions>);
+        let inspected = tokio::time::timeout(self.plan.patience(), inspecting).await;
+        let Some(container) = daemon::there(inspected.unwrap_or(Err(Error::RequestTimeoutError)))? else {
+            return Ok(Seen::Missing);
+        };
         let state = container.state.unwrap_or_default();
         if state.status == Some(ContainerStateStatusEnum::REMOVING) || state.dead == Some(true) {
             return Ok(Seen::Missing);

@@ -21,6 +21,9 @@ use crate::executor::docker::plan::Plan;
 /// A look at what is costly is followed by this many times as long without one.
 const REST: u32 = 19;
 
+/// How often the daemon is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
 /// Between tries to get on with a log.
 const REOPEN: Duration = Duration::from_millis(250);
 
@@ -61,6 +64,7 @@ impl Attempt<'_> {
         let mut saving = None;
         let mut looking: Option<BoxFuture<'static, Vec<(usize, u64)>>> = None;
         let mut looked_at = Instant::now();
+        let mut silent = has_fallen_silent(docker.clone(), self.plan.patience()).boxed();
         loop {
             let reopen = running.iter().filter_map(|of| of.reopen).min();
             let save = (saving.is_none() && self.plan.checkpoints.is_some()).then_some(self.next_save);
@@ -83,6 +87,7 @@ impl Attempt<'_> {
                     }
                     News::Ended(..) => return Ok(Watched::Broken),
                 },
+                () = &mut silent => return Ok(Watched::Broken),
                 requested = self.control.readable() => {
                     requested?;
                     self.take_requests().await?;
@@ -221,6 +226,14 @@ async fn done_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
     match under_way {
         Some(under_way) => under_way.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns once the daemon has not answered for so long: one that breaks off is seen by its connections, one that stands
+/// still or whose machine is gone is not.
+async fn has_fallen_silent(docker: bollard::Docker, patience: Duration) {
+    while tokio::time::timeout(patience, docker.ping()).await.is_ok() {
+        tokio::time::sleep(PING_EVERY.min(patience)).await;
     }
 }
 
