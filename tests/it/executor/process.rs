@@ -343,8 +343,8 @@ async fn supervisors_are_born_out_of_the_terminals_reach() {
     std::fs::write(&binary, text).unwrap();
     std::fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let h = Harness::with(|settings| (settings.binary, settings.isolate) = (binary, false));
-    // Supervisors are forks of it; this one makes none.
-    h.executor.launch(&script("true")).await.unwrap_err();
+    let spec = script("true");
+    h.executor.launch(&spec).await.unwrap();
     let begun = std::time::Instant::now();
     let text = loop {
         if let Ok(text) = std::fs::read_to_string(&told) {
@@ -355,6 +355,8 @@ async fn supervisors_are_born_out_of_the_terminals_reach() {
     };
     let (pid, group) = text.trim().split_once(' ').unwrap();
     assert_eq!(pid, group);
+    // Supervisors are forks of it. This one made none, and said nothing: what became of the attempt is seen by looking.
+    assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Absent);
 }
 
 #[tokio::test]
