@@ -14,7 +14,7 @@ use crate::store::query::{Reader, Row, Value, assembled, json, pieces, placehold
 use crate::store::rows::{Attempt, Definition, ListQuery, Page, SortKey, SortValue, TrainingJob};
 use crate::store::{StoreError, Tx, attempts, definitions};
 
-/// Every column, in the order in which `Listed::read` reads and `insert` writes them.
+/// Every column, in the order in which `Listed::read` reads them.
 macro_rules! columns {
     () => {
         "id, account, region, name_key, name, tuning_job_id, definition_id, ordinal, watermark, pending, tuned, status, \
@@ -23,50 +23,94 @@ macro_rules! columns {
     };
 }
 
+/// The columns that are written once, in the order of [`identity`].
+const IDENTITY: [&str; 12] = [
+    "id",
+    "account",
+    "region",
+    "name_key",
+    "name",
+    "tuning_job_id",
+    "definition_id",
+    "ordinal",
+    "watermark",
+    "pending",
+    "tuned",
+    "created_at",
+];
+
+/// Identity and suggestion.
+fn identity(job: &TrainingJob) -> Result<[Value; IDENTITY.len()], StoreError> {
+    Ok([
+        job.id.into(),
+        (&job.scope.account).into(),
+        (&job.scope.region).into(),
+        name_key(&job.name).into(),
+        (&job.name).into(),
+        job.tuning_job_id.into(),
+        job.definition_id.into(),
+        job.ordinal.into(),
+        job.watermark.into(),
+        json(&job.pending)?,
+        json(&job.tuned)?,
+        job.created_at.into(),
+    ])
+}
+
+/// The columns that change, in the order of [`state`].
+const STATE: [&str; 15] = [
+    "status",
+    "secondary",
+    "transitions",
+    "failure_reason",
+    "modified_at",
+    "started_at",
+    "ended_at",
+    "stop_requested_at",
+    "stopped_early",
+    "objective_status",
+    "objective_value",
+    "final_metrics",
+    "model_artifacts",
+    "attempts",
+    "observation",
+];
+
+/// How far a job has come.
+fn state(job: &TrainingJob) -> Result<[Value; STATE.len()], StoreError> {
+    Ok([
+        job.status.as_str().into(),
+        job.secondary.as_str().into(),
+        json(&job.transitions)?,
+        job.failure_reason.as_ref().into(),
+        job.modified_at.into(),
+        job.started_at.into(),
+        job.ended_at.into(),
+        job.stop_requested_at.into(),
+        job.stopped_early.into(),
+        job.objective_status.as_str().into(),
+        job.objective_value.into(),
+        json(&job.final_metrics)?,
+        job.model_artifacts.as_ref().into(),
+        job.attempts.into(),
+        job.observation.into(),
+    ])
+}
+
 /// Inserts those of the jobs whose names are free, many in one exchange with the database; returns their ids.
 pub async fn insert(tx: &mut Tx<'_>, jobs: &[TrainingJob]) -> Result<HashSet<Uuid>, StoreError> {
-    const WIDTH: usize = 27;
     let mut inserted = HashSet::new();
     for piece in pieces(jobs) {
         let text = format!(
-            concat!(
-                "INSERT INTO training_jobs (",
-                columns!(),
-                ") VALUES {} ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id"
-            ),
-            placeholders(piece.len(), WIDTH)
+            "INSERT INTO training_jobs ({}, {}) VALUES {} ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id",
+            IDENTITY.join(", "),
+            STATE.join(", "),
+            placeholders(piece.len(), IDENTITY.len() + STATE.len())
         );
-        let mut args = Vec::with_capacity(piece.len() * WIDTH);
+        let mut args = Vec::with_capacity(piece.len() * (IDENTITY.len() + STATE.len()));
         for job in piece {
-            args.extend::<[Value; WIDTH]>([
-                job.id.into(),
-                (&job.scope.account).into(),
-                (&job.scope.region).into(),
-                name_key(&job.name).into(),
-                (&job.name).into(),
-                job.tuning_job_id.into(),
-                job.definition_id.into(),
-                job.ordinal.into(),
-                job.watermark.into(),
-                json(&job.pending)?,
-                json(&job.tuned)?,
-                job.status.as_str().into(),
-                job.secondary.as_str().into(),
-                json(&job.transitions)?,
-                job.failure_reason.as_ref().into(),
-                job.created_at.into(),
-                job.modified_at.into(),
-                job.started_at.into(),
-                job.ended_at.into(),
-                job.stop_requested_at.into(),
-                job.stopped_early.into(),
-                job.objective_status.as_str().into(),
-                job.objective_value.into(),
-                json(&job.final_metrics)?,
-                job.model_artifacts.as_ref().into(),
-                job.attempts.into(),
-                job.observation.into(),
-            ]);
+            args.extend(identity(job)?);
+            args.extend(state(job)?);
         }
         for row in assembled("inserting training jobs", text, args).all(tx).await? {
             inserted.insert(row.reader("training_jobs", "id").parsed()?);
@@ -155,37 +199,17 @@ pub async fn lock(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TrainingJob>, Stor
 
 /// Writes every mutable column (all but identity and suggestion) of the jobs, many in one exchange with the database.
 pub async fn update(tx: &mut Tx<'_>, jobs: &[&TrainingJob]) -> Result<(), StoreError> {
-    const WIDTH: usize = 16;
+    let set: Vec<String> = STATE.iter().zip(2..).map(|(name, at)| format!("{name} = new.column{at}")).collect();
     for piece in pieces(jobs) {
         let text = format!(
-            "UPDATE training_jobs SET status = new.column2, secondary = new.column3, transitions = new.column4, \
-             failure_reason = new.column5, modified_at = new.column6, started_at = new.column7, \
-             ended_at = new.column8, stop_requested_at = new.column9, objective_status = new.column10, \
-             objective_value = new.column11, final_metrics = new.column12, model_artifacts = new.column13, \
-             attempts = new.column14, observation = new.column15, stopped_early = new.column16 \
-             FROM (VALUES {}) AS new WHERE id = new.column1",
-            placeholders(piece.len(), WIDTH)
+            "UPDATE training_jobs SET {} FROM (VALUES {}) AS new WHERE id = new.column1",
+            set.join(", "),
+            placeholders(piece.len(), 1 + STATE.len())
         );
-        let mut args = Vec::with_capacity(piece.len() * WIDTH);
+        let mut args = Vec::with_capacity(piece.len() * (1 + STATE.len()));
         for job in piece {
-            args.extend::<[Value; WIDTH]>([
-                job.id.into(),
-                job.status.as_str().into(),
-                job.secondary.as_str().into(),
-                json(&job.transitions)?,
-                job.failure_reason.as_ref().into(),
-                job.modified_at.into(),
-                job.started_at.into(),
-                job.ended_at.into(),
-                job.stop_requested_at.into(),
-                job.objective_status.as_str().into(),
-                job.objective_value.into(),
-                json(&job.final_metrics)?,
-                job.model_artifacts.as_ref().into(),
-                job.attempts.into(),
-                job.observation.into(),
-                job.stopped_early.into(),
-            ]);
+            args.push(job.id.into());
+            args.extend(state(job)?);
         }
         assembled("updating training jobs", text, args).execute(tx).await?;
     }
