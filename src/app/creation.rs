@@ -165,7 +165,8 @@ async fn insert_one_by_one(
 
 /// One transaction for all of them: the outcome of each, or why none is in.
 async fn insert(db: &Db, jobs: Vec<Arc<NewJob>>, quota: u32) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    db.write(WriteClass::Api, move |tx| {
+    let locks = jobs.iter().map(|new| tuning_jobs::scope_lock(&new.job.scope)).collect();
+    db.write_holding(&locks, WriteClass::Api, move |tx| {
         let jobs = jobs.clone();
         Box::pin(async move { insert_in(tx, &jobs, quota).await })
     })

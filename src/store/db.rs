@@ -3,6 +3,7 @@
 //! Invariant: a write answers once it is committed durably or not at all there; a read sees one snapshot. Neither waits
 //! for ever. How each driver does it is in `sqlite` and `postgres`.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ impl Db {
     /// Brings the schema up to date, one server at a time.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let postgres = matches!(self.driver, Driver::Postgres(_));
-        self.write_within(MIGRATION_PATIENCE, WriteClass::Scheduling, move |tx| {
+        self.write_within(MIGRATION_PATIENCE, WriteClass::Scheduling, &[], move |tx| {
             Box::pin(crate::store::migrations::apply(tx, postgres))
         })
         .await
@@ -128,10 +129,23 @@ impl Db {
         E: From<StoreError> + Send + 'static,
         F: for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
-        self.write_within(PATIENCE, class, work).await
+        self.write_within(PATIENCE, class, &[], work).await
     }
 
-    async fn write_within<T, E, F>(&self, patience: Duration, class: WriteClass, work: F) -> Result<T, E>
+    /// Like `write`, while it holds locks of these keys, which exclude every other write that holds one of them, on any
+    /// server. SQLite's writes exclude each other anyway.
+    pub async fn write_holding<T, E, F>(&self, locks: &BTreeSet<i64>, class: WriteClass, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'t> FnMut(&'t mut Tx<'_>) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+    {
+        // In one order everywhere, so that two servers never wait for each other.
+        let locks: Vec<i64> = locks.iter().copied().collect();
+        self.write_within(PATIENCE, class, &locks, work).await
+    }
+
+    async fn write_within<T, E, F>(&self, patience: Duration, class: WriteClass, locks: &[i64], work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -139,7 +153,7 @@ impl Db {
     {
         match &self.driver {
             Driver::Sqlite(sqlite) => sqlite.write(patience, class, work).await,
-            Driver::Postgres(postgres) => postgres.write(patience, class, work).await,
+            Driver::Postgres(postgres) => postgres.write(patience, class, locks, work).await,
         }
     }
 

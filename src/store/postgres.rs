@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, Postgres as PostgresDriver, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Postgres as PostgresDriver, SqlSafeStr, Transaction};
 use tokio::sync::Semaphore;
 
 use crate::store::db::{BoxFuture, PATIENCE, WriteClass};
@@ -39,7 +39,6 @@ const API_WRITES: usize = 256;
 /// How often a transaction is run when others are in its way.
 const TRIES: u32 = 6;
 
-const BEGIN_WRITE: &str = "BEGIN";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The Postgres side of a `Db`.
@@ -91,7 +90,13 @@ impl Postgres {
         self.scheduling.close().await;
     }
 
-    pub(super) async fn write<T, E, F>(&self, patience: Duration, class: WriteClass, mut work: F) -> Result<T, E>
+    pub(super) async fn write<T, E, F>(
+        &self,
+        patience: Duration,
+        class: WriteClass,
+        locks: &[i64],
+        mut work: F,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -108,7 +113,7 @@ impl Postgres {
             tried += 1;
             let mut conn = self.acquire(class).await?;
             let once = async {
-                let mut transaction = begin(&mut conn, BEGIN_WRITE).await?;
+                let mut transaction = begin(&mut conn, AssertSqlSafe(begin_write(locks))).await?;
                 let mut tx = Tx::postgres(&mut transaction);
                 let outcome = work(&mut tx).await;
                 let conflicted = tx.conflicted;
@@ -191,9 +196,15 @@ fn pool(connections: u32) -> PgPoolOptions {
         })
 }
 
+/// Begins a transaction and takes its locks, in one exchange.
+fn begin_write(locks: &[i64]) -> String {
+    let locks = locks.iter().map(|key| format!("; SELECT pg_advisory_xact_lock({key})"));
+    std::iter::once("BEGIN".to_owned()).chain(locks).collect()
+}
+
 async fn begin<'c>(
     conn: &'c mut PgConnection,
-    text: &'static str,
+    text: impl SqlSafeStr,
 ) -> Result<Transaction<'c, PostgresDriver>, StoreError> {
     conn.begin_with(text).await.map_err(|source| StoreError::Database { doing: "beginning a transaction", source })
 }

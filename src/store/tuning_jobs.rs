@@ -3,7 +3,7 @@
 //! Invariant: names are unique in a scope ignoring case; a write of a row carries the fencing token it was read with,
 //! and is refused once another server has raised it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use uuid::Uuid;
 
@@ -77,8 +77,8 @@ pub struct New<'a> {
 
 /// Inserts new jobs in one exchange with the database, and says of each whether it is in: `NameTaken` where its name is
 /// used, else `QuotaUsed` where its scope has `quota` jobs that are not over. Refusing some keeps none of the others out.
+/// The write holds the `scope_lock`s of their scopes.
 pub async fn insert(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    lock_scopes(tx, new).await?;
     let mut inserted = HashSet::new();
     let mut rest = new.to_vec();
     while let Some(scope) = rest.first().map(|first| &first.job.scope) {
@@ -321,19 +321,6 @@ pub async fn unfinished(tx: &mut Tx<'_>) -> Result<Vec<Uuid>, StoreError> {
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
 }
 
-/// Waits until no other server inserts into these scopes: what it has inserted counts towards the quota.
-async fn lock_scopes(tx: &mut Tx<'_>, new: &[New<'_>]) -> Result<(), StoreError> {
-    if tx.writes_alone() {
-        return Ok(());
-    }
-    // In one order everywhere, so that two servers never wait for each other.
-    let keys: BTreeSet<i64> = new.iter().map(|new| scope_lock(&new.job.scope)).collect();
-    for key in keys {
-        tx.advisory_lock(key).await?;
-    }
-    Ok(())
-}
-
 /// Takes the lease of a job for a server and returns the new fencing token; none while a live server holds it. Taking
 /// what one already holds returns the token in force.
 pub async fn acquire_lease(tx: &mut Tx<'_>, id: Uuid, server: Uuid) -> Result<Option<i64>, StoreError> {
@@ -354,8 +341,10 @@ pub async fn acquire_lease(tx: &mut Tx<'_>, id: Uuid, server: Uuid) -> Result<Op
     row.map(|row| row.reader("tuning_jobs", "lease_epoch").int()).transpose()
 }
 
-/// The key of a scope's advisory lock: FNV-1a of account and region.
-fn scope_lock(scope: &Scope) -> i64 {
+/// The lock that an insert into a scope holds, so that what another server inserts counts towards the quota: FNV-1a of
+/// account and region.
+#[must_use]
+pub fn scope_lock(scope: &Scope) -> i64 {
     let bytes = scope.account.bytes().chain([0]).chain(scope.region.bytes());
     bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -81,11 +81,6 @@ impl<'c> Tx<'c> {
         self.sole_server
     }
 
-    /// Whether no other write runs before this one's end.
-    pub(super) fn writes_alone(&self) -> bool {
-        matches!(self.conn, Conn::Sqlite(_))
-    }
-
     /// Of two ways to run statements in one exchange with the database the driver's own: SQLite takes several
     /// statements at once, Postgres one, which may have others in its WITH clause.
     pub(super) fn exchange<T>(&self, sqlite: T, postgres: T) -> T {

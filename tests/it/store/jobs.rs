@@ -1,5 +1,7 @@
 //! Tuning jobs, training jobs, definitions and tags as rows.
 
+use std::collections::BTreeSet;
+
 use tunesmith::domain::names::Scope;
 use tunesmith::domain::request::Tag;
 use tunesmith::domain::status::{TrainingStatus, TuningStatus};
@@ -300,8 +302,10 @@ async fn racing_inserts_stay_within_the_quota(db: TestDb) {
     let mut writes = tokio::task::JoinSet::new();
     for n in 0..70 {
         let (db, job) = (db.db.clone(), tuning_job(&format!("job-{n}")));
-        writes
-            .spawn(async move { db.write(WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await });
+        writes.spawn(async move {
+            let lock = BTreeSet::from([tuning_jobs::scope_lock(&job.scope)]);
+            db.write_holding(&lock, WriteClass::Api, move |tx| Box::pin(insert(tx, job.clone(), QUOTA))).await
+        });
     }
     let (inserted, refused): (Vec<_>, Vec<_>) = writes.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!(inserted.len(), 45);
