@@ -104,6 +104,12 @@ pub struct CheckpointSpec {
 }
 
 impl AttemptSpec {
+    /// Whether any channel is streamed.
+    #[cfg(feature = "docker")]
+    fn has_pipes(&self) -> bool {
+        self.channels.iter().any(|channel| channel.pipe.is_some())
+    }
+
     /// Sees that every channel can be a folder.
     fn check_channels(&self) -> Result<(), ExecutorError> {
         match self.channels.iter().find(|channel| !is_plain_name(&channel.name)) {

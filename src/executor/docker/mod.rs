@@ -22,6 +22,7 @@ mod pull;
 mod settings;
 mod share;
 mod stamp;
+pub mod streams;
 pub mod supervisor;
 mod unfinished;
 mod volumes;
@@ -345,11 +346,8 @@ impl Executor for DockerExecutor {
             )));
         };
         spec.check_channels()?;
-        if let Some(channel) = spec.channels.iter().find(|channel| channel.pipe.is_some()) {
-            let name = &channel.name;
-            return Err(ExecutorError::Client(format!(
-                "nothing is streamed into a container, as channel {name} asks for"
-            )));
+        if let Some(why) = streams::refusal(&self.settings, spec) {
+            return Err(ExecutorError::Client(why));
         }
         let launch = self.launching.begin(spec.id);
         let folder = self.attempts.folder(spec.id);

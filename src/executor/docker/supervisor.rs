@@ -12,6 +12,7 @@
 
 mod disk;
 mod looking;
+mod streaming;
 mod watching;
 
 use std::ffi::OsString;
@@ -107,7 +108,9 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
         follower,
         plan,
     };
-    attempt.run().await
+    let exit = attempt.run().await;
+    attempt.end_streams().await;
+    exit
 }
 
 /// The stop sequence, once begun; kept in the folder.
@@ -245,6 +248,13 @@ impl Attempt<'_> {
             self.follower.begin(now);
         }
         let Ok(docker) = self.docker().await else { return Ok(Ok(())) };
+        if let Err(failed) = self.start_streams(&docker).await {
+            return match failed {
+                Some(cause) => Ok(Err(self.end_all(cause).await)),
+                // Looked for again, as the daemon is.
+                None => Ok(Ok(())),
+            };
+        }
         let started = join_all(waiting.iter().map(|container| docker.start_container(container, None))).await;
         for error in started.into_iter().filter_map(Result::err) {
             // Without an answer it may have been started or not: the daemon knows.

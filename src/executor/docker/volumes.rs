@@ -228,13 +228,19 @@ pub(super) fn own_name(container: &str) -> String {
     format!("{container}-ml")
 }
 
+/// The volume of a container's pipes.
+pub(super) fn pipes_name(container: &str) -> String {
+    format!("{container}-pipes")
+}
+
 /// Such volumes of an attempt, on one host or several; `name` is what the names of its containers begin with.
 pub(super) async fn of_attempt(docker: &bollard::Docker, name: &str) -> Result<Vec<String>, Error> {
     let filters = Some(HashMap::from([("name".to_owned(), vec![name.to_owned()])]));
     let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
     // The filter takes parts of names.
     let is_own = |volume: &str| {
-        let host = volume.strip_prefix(name).and_then(|rest| rest.strip_suffix("-ml"));
+        let rest = volume.strip_prefix(name);
+        let host = rest.and_then(|rest| rest.strip_suffix("-ml").or_else(|| rest.strip_suffix("-pipes")));
         host.is_some_and(|host| host.is_empty() || host.starts_with("-algo-"))
     };
     Ok(found.into_iter().map(|volume| volume.name).filter(|volume| is_own(volume)).collect())

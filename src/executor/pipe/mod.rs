@@ -11,6 +11,7 @@
 mod epoch;
 mod record_io;
 mod source;
+pub(super) mod told;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -129,6 +130,22 @@ impl Stream {
             }
         }
     }
+}
+
+/// Streams all of them into a folder, each in a thread, until this process is ended. What cannot be streamed is told, a line
+/// for each (see [`told`]).
+pub(super) fn serve(streams: &[Stream], folder: BorrowedFd<'_>, tell: impl Fn(&str) + Sync) -> ! {
+    // Before anything is unwound: a pipe that is closed looks like the end of its data.
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    std::thread::scope(|scope| {
+        for stream in streams {
+            scope.spawn(|| stream.run(folder, |error| tell(&told::line(error))));
+        }
+        // Threads end where their channel does; what follows from what they told is for others to decide.
+        loop {
+            std::thread::park();
+        }
+    })
 }
 
 /// Makes a pipe; whatever file stands there goes.

@@ -8,7 +8,7 @@ mod upload;
 use std::io;
 
 pub(super) use self::download::{Bounds, Source, download, file_head, size};
-pub(super) use self::upload::{append_file, append_folder, append_regular, append_tree, header, upload};
+pub(super) use self::upload::{Pieces, append_file, append_folder, append_regular, append_tree, header, upload};
 use super::daemon::Error;
 
 /// Pieces of an archive that wait on their way.

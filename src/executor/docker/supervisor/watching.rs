@@ -64,6 +64,7 @@ impl Attempt<'_> {
         let mut saving = None;
         let mut looking: Option<BoxFuture<'static, Vec<(usize, u64)>>> = None;
         let mut looked_at = Instant::now();
+        let mut streaming = self.streaming(&docker);
         let mut silent = has_fallen_silent(docker.clone(), self.plan.patience()).boxed();
         loop {
             let reopen = running.iter().filter_map(|of| of.reopen).min();
@@ -88,6 +89,10 @@ impl Attempt<'_> {
                     News::Ended(..) => return Ok(Watched::Broken),
                 },
                 () = &mut silent => return Ok(Watched::Broken),
+                (host, cause) = done_of(&mut streaming) => {
+                    streaming = None;
+                    self.give_up_streams(host, cause).await?;
+                }
                 requested = self.control.readable() => {
                     requested?;
                     self.take_requests().await?;
