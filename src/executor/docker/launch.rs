@@ -81,7 +81,8 @@ impl Contents {
         if !self.volume {
             archive::append_folder(archive, &contract::ROOT[1..], 0o755)?;
         }
-        for name in ["input", "input/config", "input/data"].iter().filter(|name| !self.pipes || **name != "input/data") {
+        for name in ["input", "input/config", "input/data"].iter().filter(|name| !self.pipes || **name != "input/data")
+        {
             archive::append_folder(archive, &format!("{root}{name}"), 0o755)?;
         }
         // Whichever user the image runs as.

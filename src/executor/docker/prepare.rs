@@ -187,7 +187,8 @@ impl DockerExecutor {
             let mut streams = std::mem::take(&mut host.streams);
             let folders = std::mem::take(&mut streams.folders);
             let helper = streams::container_name(&host.container);
-            let made = create(&clients.docker, &helper, streams.body(spec, names, image, (&host.container, nth))?).await?;
+            let made =
+                create(&clients.docker, &helper, streams.body(spec, names, image, (&host.container, nth))?).await?;
             // Nothing can be made there later to mount a channel on.
             if !folders.is_empty() && (made || !has_begun(&clients.docker, &helper).await?) {
                 self.fill(clients, &helper, streams::PIPES, move |archive| {

@@ -8,6 +8,8 @@ mod daemon;
 #[cfg(feature = "docker")]
 mod docker;
 #[cfg(feature = "docker")]
+mod docker_pipes;
+#[cfg(feature = "docker")]
 mod hosts;
 mod pipes;
 mod process;
@@ -59,4 +61,6 @@ mod common {
 
 mod streamed {
     executor_suite! {@pipes process, plain_process}
+    #[cfg(feature = "docker")]
+    executor_suite! {@pipes docker_streaming}
 }

@@ -68,8 +68,9 @@ impl Streams {
         image: &str,
         (container, host): (&str, usize),
     ) -> Result<ContainerCreateBody, ExecutorError> {
-        let streams = serde_json::to_string(&self.streams)
-            .map_err(|error| ExecutorError::Client(format!("a channel cannot be streamed into a container: {error}")))?;
+        let streams = serde_json::to_string(&self.streams).map_err(|error| {
+            ExecutorError::Client(format!("a channel cannot be streamed into a container: {error}"))
+        })?;
         let mut labels = launch::labels(spec, names);
         labels.insert("tunesmith.streams-for".to_owned(), host_name(host));
         let mut mounts = self.mounts;

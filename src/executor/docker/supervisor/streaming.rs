@@ -55,7 +55,8 @@ impl Attempt<'_> {
     /// What comes to an end once a helper has failed whose container runs, with which host's that is and why; none where
     /// nothing is streamed.
     pub(super) fn streaming(&self, docker: &bollard::Docker) -> Option<BoxFuture<'static, (usize, ExitCause)>> {
-        let running = self.hosts.iter().zip(&self.plan.helpers).enumerate().filter(|(_, (host, _))| host.over.is_none());
+        let running =
+            self.hosts.iter().zip(&self.plan.helpers).enumerate().filter(|(_, (host, _))| host.over.is_none());
         let failures: Vec<_> = running
             .map(|(at, (_, helper))| failure(docker.clone(), helper.clone()).map(move |cause| (at, cause)).boxed())
             .collect();
@@ -67,7 +68,9 @@ impl Attempt<'_> {
         if self.stopping.is_some() {
             return Ok(());
         }
-        let (ExitCause::InputRefused { message } | ExitCause::Infrastructure { message }) = &cause else { return Ok(()) };
+        let (ExitCause::InputRefused { message } | ExitCause::Infrastructure { message }) = &cause else {
+            return Ok(());
+        };
         let remark = format!("{}{message}: SIGKILL sent", self.who(host));
         let stopping = Stopping { cause, begun_at: self.clock.now(), host: Some(host) };
         self.begin_stopping(stopping, &remark, 0)?;
