@@ -123,7 +123,7 @@ pub(super) fn body(
         contract::environment(spec, machine, contract::ROOT, Code::OfTheImage).map_err(ExecutorError::Client)?;
     // Metrics are read from lines as they come.
     environment.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
-    let mut labels = labels(spec, names);
+    let mut labels = labels(&names.executor, spec);
     labels.insert("tunesmith.host".to_owned(), contract::host_name(machine.host));
     let network_mode = network_mode(settings, spec, names);
     Ok(ContainerCreateBody {
@@ -148,9 +148,9 @@ pub(super) fn body(
 }
 
 /// What all that an attempt has at its daemon is found by.
-pub(super) fn labels(spec: &AttemptSpec, names: &Names) -> HashMap<String, String> {
+pub(super) fn labels(executor: &str, spec: &AttemptSpec) -> HashMap<String, String> {
     let labels = [
-        ("tunesmith.executor", names.executor.clone()),
+        ("tunesmith.executor", executor.to_owned()),
         ("tunesmith.attempt", spec.id.to_string()),
         ("tunesmith.training-job", spec.id.training_job.simple().to_string()),
         ("tunesmith.training-job-name", spec.training_job_name.clone()),

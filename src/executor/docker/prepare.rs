@@ -109,7 +109,10 @@ impl DockerExecutor {
             let machine = launch::machine(limits, machine_cpus, spec, host);
             let contents = Contents::new(spec, &machine, image)?;
             let container = self.container_name(spec.id, (spec.hosts > 1).then_some(host));
-            let own = image.read_only_root.then(|| volumes::mount(&volumes::own_name(&container), contract::ROOT));
+            let own = image.read_only_root.then(|| {
+                let labels = launch::labels(&self.id, spec);
+                volumes::mount(&volumes::own_name(&container), contract::ROOT, labels)
+            });
             let streams = Streams::default();
             Ok(Host { container, machine, contents, mounts: own.into_iter().collect(), streams })
         };
@@ -140,7 +143,7 @@ impl DockerExecutor {
                 let filled = volumes.filled(docker, patient, &image.reference, channel, share).await?;
                 let of = if shares > 1 { &mut hosts[nth..=nth] } else { &mut *hosts };
                 for host in of {
-                    host.mounts.push(volumes::channel_mount(&filled.name, &target, true));
+                    host.mounts.push(self.volumes.mount(&filled, &target));
                     host.streams.folders.push(channel.name.clone());
                 }
                 held.push(filled);
@@ -165,8 +168,7 @@ impl DockerExecutor {
             held.push(self.volumes.filled(docker, patient, &image.reference, &list, None).await?);
         }
         for (nth, host) in hosts.iter_mut().enumerate() {
-            let list = held.get(1).map(|list| list.name.as_str());
-            host.streams.add(channel, &held[0].name, list, (nth, spec.hosts));
+            host.streams.add(&self.volumes, channel, &held, (nth, spec.hosts));
         }
         Ok(held)
     }
@@ -211,7 +213,7 @@ impl DockerExecutor {
                 doing: "looking for the image of the helper that streams channels (docker.helper_image)".to_owned(),
                 source: io::Error::other(why),
             },
-            other => other,
+            infrastructure @ ExecutorError::Infrastructure { .. } => infrastructure,
         })
     }
 

@@ -4,7 +4,7 @@
 //! with what: the source's path, each file's name, size and time, and which share of them. Filling and removing one exclude each other and
 //! every start of a container that mounts it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -104,12 +104,18 @@ impl Volumes {
         .await?;
         // One that does not go keeps no other.
         let mut outcome = Ok(());
-        for name in self.unmarked(docker, &marked).await? {
+        let mut left = self.unmarked(docker, &marked).await?;
+        left.extend(self.with_helpers(docker).await?);
+        for name in left {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
-            // One that was filled meanwhile is as new as can be.
-            if !self.marks.join(&name).exists() {
-                outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
-            }
+            // One that was filled meanwhile is as new as can be; what filled it may have been made once more, by a request
+            // that was given up.
+            let removed = if self.marks.join(&name).exists() {
+                self.remove_helpers(docker, &name).await
+            } else {
+                self.remove_with_helpers(docker, &name).await
+            };
+            outcome = removed.and(outcome);
         }
         for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
             let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
@@ -128,12 +134,35 @@ impl Volumes {
         &self,
         docker: &bollard::Docker,
         marked: &HashMap<String, Duration>,
-    ) -> Result<Vec<String>, ExecutorError> {
-        let label = format!("{OWNER_LABEL}={}", self.prefix);
-        let filters = Some(HashMap::from([("label".to_owned(), vec![label])]));
+    ) -> Result<HashSet<String>, ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label()])]));
         let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await;
         let found = found.map_err(infrastructure("listing the channels' volumes"))?.volumes.unwrap_or_default();
         Ok(found.into_iter().map(|volume| volume.name).filter(|name| !marked.contains_key(name)).collect())
+    }
+
+    /// The volumes of this data directory that the daemon has a helper of.
+    async fn with_helpers(&self, docker: &bollard::Docker) -> Result<HashSet<String>, ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label(), HELPER_LABEL.to_owned()])]));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        let found = docker.list_containers(Some(options)).await;
+        let found = found.map_err(infrastructure("listing what fills the channels' volumes"))?;
+        Ok(found.into_iter().filter_map(|helper| helper.labels?.remove(HELPER_LABEL)).collect())
+    }
+
+    /// What all that is made here bears, volumes and what fills them.
+    fn label(&self) -> String {
+        format!("{OWNER_LABEL}={}", self.prefix)
+    }
+
+    /// A channel's volume at a path of a container, read-only.
+    pub(super) fn mount(&self, filled: &Filled, target: &str) -> Mount {
+        self.mount_named(&filled.name, target, true)
+    }
+
+    /// Bears the label, too: whoever mounts a volume that has been removed meanwhile makes it anew.
+    fn mount_named(&self, name: &str, target: &str, read_only: bool) -> Mount {
+        bare_mount(name, target, HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]), read_only)
     }
 
     fn lock(&self, name: &str) -> Arc<RwLock<()>> {
@@ -170,12 +199,13 @@ impl Volumes {
         docker.create_volume(volume).await.map_err(failed())?;
         // Of a name of its own: a request that a server left behind may still hold another.
         let helper = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        let mount = channel_mount(name, FILLED_AT, false);
+        let mount = self.mount_named(name, FILLED_AT, false);
+        let labels = [(HELPER_LABEL.to_owned(), name.to_owned()), (OWNER_LABEL.to_owned(), self.prefix.clone())];
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // Never started, but there has to be something.
             entrypoint: Some(vec!["none".to_owned()]),
-            labels: Some(HashMap::from([(HELPER_LABEL.to_owned(), name.to_owned())])),
+            labels: Some(labels.into()),
             network_disabled: Some(true),
             host_config: Some(HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
@@ -254,21 +284,25 @@ pub(super) fn upload_failed(doing: &str, error: TransferError) -> ExecutorError 
     }
 }
 
-/// A volume at a path of a container.
-pub(super) fn mount(volume: &str, target: &str) -> Mount {
+/// A volume at a path of a container, made with labels where it is not there. One that is empty gets what the image has at
+/// that path.
+pub(super) fn mount(volume: &str, target: &str, labels: HashMap<String, String>) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.to_owned()),
         target: Some(target.to_owned()),
         read_only: Some(false),
+        volume_options: Some(MountVolumeOptions { labels: Some(labels), ..MountVolumeOptions::default() }),
         ..Mount::default()
     }
 }
 
-/// A channel's volume at a path of a container. Where it is empty it stays so, whatever the image has at that path.
-pub(super) fn channel_mount(volume: &str, target: &str, read_only: bool) -> Mount {
-    let options = MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() };
-    Mount { read_only: Some(read_only), volume_options: Some(options), ..mount(volume, target) }
+/// The same, but nothing of the image's.
+pub(super) fn bare_mount(volume: &str, target: &str, labels: HashMap<String, String>, read_only: bool) -> Mount {
+    let mut mount = mount(volume, target, labels);
+    mount.read_only = Some(read_only);
+    mount.volume_options.get_or_insert_default().no_copy = Some(true);
+    mount
 }
 
 /// Tells one content from another, without reading it.

@@ -1,7 +1,7 @@
 //! What becomes of attempts when their daemon is restarted, breaks off, falls silent, or takes its time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::VolumeListResponse;
 use bollard::query_parameters::ListVolumesOptions;
@@ -62,6 +62,8 @@ struct Between {
     rules: Rules,
     /// A request was kept from the daemon.
     held: Arc<Notify>,
+    /// Requests that come late may come.
+    late: Arc<Notify>,
 }
 
 type Rules = Arc<Mutex<Vec<Rule>>>;
@@ -78,6 +80,8 @@ struct Rule {
 enum Fate {
     /// The daemon never sees it.
     Held,
+    /// The daemon sees it once that is let go, whether the client still waits or not.
+    Late,
     /// The connection ends after so many bytes of the answer.
     CutAfter(usize),
 }
@@ -85,13 +89,19 @@ enum Fate {
 impl Between {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let between = Self { folder, connections: Arc::default(), rules: Arc::default(), held: Arc::default() };
+        let between = Self {
+            folder,
+            connections: Arc::default(),
+            rules: Arc::default(),
+            held: Arc::default(),
+            late: Arc::default(),
+        };
         let listener = UnixListener::bind(between.folder.path().join("docker.sock")).unwrap();
         let connections = Arc::clone(&between.connections);
-        let (rules, held) = (Arc::clone(&between.rules), Arc::clone(&between.held));
+        let (rules, held, late) = (Arc::clone(&between.rules), Arc::clone(&between.held), Arc::clone(&between.late));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let connection = tokio::spawn(carry(client, Arc::clone(&rules), Arc::clone(&held)));
+                let connection = tokio::spawn(carry(client, Arc::clone(&rules), Arc::clone(&held), Arc::clone(&late)));
                 connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.abort_handle());
             }
         });
@@ -114,7 +124,7 @@ impl Between {
 }
 
 /// Carries one connection's bytes to and fro.
-async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>) {
+async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>, late: Arc<Notify>) {
     let daemon = UnixStream::connect(address().trim_start_matches("unix://")).await.unwrap();
     let ((mut from_client, mut to_client), (mut from_daemon, mut to_daemon)) =
         (client.into_split(), daemon.into_split());
@@ -128,6 +138,10 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>) {
                     Some(Fate::Held) => {
                         held.notify_one();
                         std::future::pending::<()>().await;
+                    }
+                    Some(Fate::Late) => {
+                        held.notify_one();
+                        late.notified().await;
                     }
                     Some(Fate::CutAfter(bytes)) => left = bytes,
                     None => {}
@@ -232,6 +246,34 @@ async fn a_stop_is_heard_while_a_channel_is_uploaded_and_nothing_of_it_stays() {
 
     let again = AttemptSpec { id: script("").id, ..spec };
     assert_eq!(told(&h, &again).await, ["rows"], "another fills it");
+    drop(h);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_makes_that_comes_after_its_stop_is_found() {
+    let between = Between::start();
+    let h = Harness::with(|settings| settings.address = between.address()).await;
+    between.rule(&["POST ", "/containers/create?", "-channel-"], Fate::Late, 1);
+    let mut spec = script("");
+    spec.channels.push(channel(h.scratch(), "train", "rows\n"));
+    let observed = stopped_meanwhile(&h, &spec, &between).await;
+    assert!(matches!(&observed, Observed::Exited(exit) if exit.cause == ExitCause::Stopped), "{observed:?}");
+    let filled = volumes(&h, &spec).await;
+    h.executor.remove(spec.id).await.unwrap();
+    h.executor.remove_channels().await.unwrap();
+    assert_eq!(volumes(&h, &spec).await, Vec::<String>::new());
+    // A container is made to fill a volume that is gone, and with it the volume.
+    between.late.notify_one();
+    let helpers = async || containers(&h.docker, &format!("tunesmith.fills={}", filled[0])).await;
+    let until = Instant::now() + PATIENCE;
+    while helpers().await.is_empty() {
+        assert!(Instant::now() < until, "the request comes");
+    }
+    // A daemon that lists it may not have come to its end with it.
+    while !(helpers().await.is_empty() && volumes(&h, &spec).await.is_empty()) {
+        h.executor.remove_channels().await.unwrap();
+        assert!(Instant::now() < until, "{:?} {:?}", helpers().await, volumes(&h, &spec).await);
+    }
     drop(h);
 }
 

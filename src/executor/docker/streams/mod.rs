@@ -7,13 +7,15 @@
 
 mod helper;
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountVolumeOptions};
+use std::path::Path;
+
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
 
 pub use self::helper::dispatch;
 pub(super) use self::helper::is_ready;
 use super::launch::{self, Names};
 use super::settings::DockerSettings;
-use super::volumes;
+use super::volumes::{self, Filled, Volumes};
 use crate::domain::pipe::Share;
 use crate::executor::contract::{self, host_name};
 use crate::executor::pipe::Stream;
@@ -37,27 +39,30 @@ const MAX_PROCESSES: i64 = 64;
 /// What is streamed to one of an attempt's hosts.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    streams: Vec<Stream>,
+    channels: Vec<Stream>,
     mounts: Vec<Mount>,
     /// The host's channels that are folders: the volume has to have a place for each.
     pub(super) folders: Vec<String>,
 }
 
 impl Streams {
-    /// Adds a channel whose data is in one volume, and its list, if it has one, in another.
-    pub(super) fn add(&mut self, channel: &ChannelSpec, data: &str, list: Option<&str>, (host, hosts): (usize, usize)) {
+    /// Adds a channel: `filled` are the volumes with its data and, if it has one, with its list.
+    pub(super) fn add(
+        &mut self,
+        volumes: &Volumes,
+        channel: &ChannelSpec,
+        filled: &[Filled],
+        (host, hosts): (usize, usize),
+    ) {
         let Some(mut spec) = channel.pipe.clone() else { return };
-        let number = self.streams.len();
-        let source = format!("{DATA}/{number}");
-        self.mounts.push(volumes::channel_mount(data, &source, true));
-        if let Some((volume, file)) = list.zip(spec.list.as_ref().and_then(|list| list.file_name())) {
-            let folder = format!("{LISTS}/{number}");
-            self.mounts.push(volumes::channel_mount(volume, &folder, true));
-            spec.list = Some(std::path::Path::new(&folder).join(file));
-        }
+        let number = self.channels.len();
+        let (source, lists) = (format!("{DATA}/{number}"), format!("{LISTS}/{number}"));
+        self.mounts.extend(filled.iter().zip([&source, &lists]).map(|(filled, target)| volumes.mount(filled, target)));
+        let list = spec.list.as_deref().and_then(Path::file_name);
+        spec.list = list.map(|name| Path::new(&lists).join(name));
         // Hosts share each epoch out among them, after it was shuffled.
         let share = if channel.sharded { Share { host, hosts } } else { Share { host: 0, hosts: 1 } };
-        self.streams.push(Stream { name: channel.name.clone(), source: source.into(), spec, share });
+        self.channels.push(Stream { name: channel.name.clone(), source: source.into(), spec, share });
     }
 
     /// The helper of a host's container.
@@ -68,10 +73,10 @@ impl Streams {
         image: &str,
         (container, host): (&str, usize),
     ) -> Result<ContainerCreateBody, ExecutorError> {
-        let streams = serde_json::to_string(&self.streams).map_err(|error| {
+        let streams = serde_json::to_string(&self.channels).map_err(|error| {
             ExecutorError::Client(format!("a channel cannot be streamed into a container: {error}"))
         })?;
-        let mut labels = launch::labels(spec, names);
+        let mut labels = launch::labels(&names.executor, spec);
         labels.insert("tunesmith.streams-for".to_owned(), host_name(host));
         let mut mounts = self.mounts;
         mounts.push(pipes(spec, names, container, PIPES, false));
@@ -110,10 +115,8 @@ pub(super) fn pipes_of_host(spec: &AttemptSpec, names: &Names, container: &str) 
 }
 
 fn pipes(spec: &AttemptSpec, names: &Names, container: &str, target: &str, read_only: bool) -> Mount {
-    let labels = Some(launch::labels(spec, names));
-    let options = MountVolumeOptions { no_copy: Some(true), labels, ..MountVolumeOptions::default() };
-    let mount = volumes::mount(&volumes::pipes_name(container), target);
-    Mount { read_only: Some(read_only), volume_options: Some(options), ..mount }
+    let labels = launch::labels(&names.executor, spec);
+    volumes::bare_mount(&volumes::pipes_name(container), target, labels, read_only)
 }
 
 /// Why a channel of an attempt cannot be streamed on a server without an image for the helper; none where it can.
