@@ -15,6 +15,7 @@ mod follow;
 mod instances;
 mod launch;
 mod launching;
+mod meter;
 mod network;
 mod plan;
 mod prepare;

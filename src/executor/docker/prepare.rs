@@ -16,6 +16,7 @@ use super::archive::{self, Pieces};
 use super::daemon::{self, infrastructure};
 use super::instances::{self, Limits};
 use super::launch::{self, Contents, Names};
+use super::meter;
 use super::network;
 use super::plan::Plan;
 use super::share::Share;
@@ -86,7 +87,16 @@ impl DockerExecutor {
                 self.fill(&clients, &host.container, path, move |archive| contents.write(archive)).await?;
             }
         }
-        let plan = self.plan(&clients, spec, image, (containers, helpers), limits.bounds.map(|bounds| bounds.memory));
+        let memory = limits.bounds.map(|bounds| bounds.memory);
+        let mut plan = self.plan(&clients, spec, containers, memory);
+        plan.helpers = helpers;
+        if image.read_only_root && plan.disk.is_some() {
+            for container in plan.containers() {
+                let body = meter::body(&self.id, spec, &image.reference, container);
+                create(&clients.docker, &meter::name(container), body).await?;
+            }
+            plan.meters = plan.containers().map(meter::name).collect();
+        }
         let folder = folder.clone();
         blocking(format!("writing the plan of attempt {}", spec.id), move || {
             match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
@@ -217,17 +227,9 @@ impl DockerExecutor {
         })
     }
 
-    fn plan(
-        &self,
-        clients: &Clients,
-        spec: &AttemptSpec,
-        image: &Container,
-        (containers, helpers): (Vec<String>, Vec<String>),
-        memory: Option<u64>,
-    ) -> Plan {
+    fn plan(&self, clients: &Clients, spec: &AttemptSpec, containers: Vec<String>, memory: Option<u64>) -> Plan {
         let settings = &self.settings;
         let version = clients.docker.client_version();
-        let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
         let checkpoints = spec.checkpoints.as_ref();
         let mut containers = containers.into_iter();
         Plan {
@@ -236,13 +238,13 @@ impl DockerExecutor {
             api: Some((version.major_version, version.minor_version)),
             container: containers.next().unwrap_or_default(),
             others: containers.collect(),
-            helpers,
+            helpers: Vec::new(),
+            meters: Vec::new(),
             max_runtime_ms: spec.max_runtime_ms,
             stop_grace_ms: spec.stop_grace_ms,
             max_log_bytes: settings.max_log_bytes,
             segment_bytes: settings.segment_bytes,
-            // The daemon does not tell how large a volume is.
-            disk: bound.filter(|_| !image.read_only_root),
+            disk: DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib"),
             memory,
             checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
             save_every_ms: milliseconds(settings.save_checkpoints_every),

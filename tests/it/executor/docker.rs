@@ -140,13 +140,22 @@ async fn a_flood_is_cut_off_with_a_mark_and_the_end_is_told() {
 #[tokio::test]
 async fn too_much_disk_ends_it_with_the_reason() {
     let h = Harness::start().await;
-    let mut spec =
-        script("head -c 60000000 /dev/zero > /opt/ml/model/big; echo written; while true; do sleep 0.1; done");
-    spec.volume_bytes = Some(16 << 20);
-    h.executor.launch(&spec).await.unwrap();
-    let exit = over(&h.executor, spec.id).await;
-    let says = "more than 16777216 bytes of disk: ask for a larger VolumeSizeInGB";
-    assert!(matches!(&exit.cause, ExitCause::OverLimit { message } if message.contains(says)), "{exit:?}");
+    for image in ["test/sh:1", "test/read-only:1"] {
+        let mut spec =
+            script("head -c 60000000 /dev/zero > /opt/ml/model/big; echo written; while true; do sleep 0.1; done");
+        (spec.image, spec.volume_bytes) = (image.into(), Some(16 << 20));
+        // What others have filled is not the program's.
+        spec.channels.push(channel(h.scratch(), "train", &"x".repeat(20 << 20)));
+        h.executor.launch(&spec).await.unwrap();
+        let exit = over(&h.executor, spec.id).await;
+        let says = "more than 16777216 bytes of disk: ask for a larger VolumeSizeInGB";
+        assert!(matches!(&exit.cause, ExitCause::OverLimit { message } if message.contains(says)), "{exit:?}");
+        let mut small = AttemptSpec { id: script("").id, ..spec.clone() };
+        small.hyperparameters = script("sleep 2.5; echo kept").hyperparameters;
+        assert_eq!(told(&h, &small).await, ["kept"], "{image}");
+        h.executor.remove(spec.id).await.unwrap();
+        assert!(containers(&h.docker, &format!("tunesmith.attempt={}", spec.id)).await.is_empty());
+    }
 }
 
 #[tokio::test]
