@@ -329,6 +329,27 @@ async fn the_last_lines_come_though_the_daemon_breaks_off_as_the_container_ends(
     drop(h);
 }
 
+/// Nor does it take longer than the daemon may be away to get past what the log has no room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_is_read_to_its_end_though_the_daemon_breaks_off_again_and_again() {
+    let between = Between::start();
+    let h = Harness::with(|settings| {
+        (settings.address, settings.patience) = (between.address(), Duration::from_secs(1));
+        settings.max_log_bytes = 1000;
+    })
+    .await;
+    between.rule(&["/logs?", "follow=true"], Fate::CutAfter(0), usize::MAX);
+    between.rule(&["/logs?", "follow=false"], Fate::CutAfter(9_000), 30);
+    // Seconds apart, since what a second holds is asked for as a whole.
+    let text =
+        "for s in 1 2 3 4 5 6; do seq 40 | sed 's/$/ 0123456789/' >&2; sleep 1.1; done; echo the end >&2; exit 3";
+    let spec = script(text);
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!((exit.cause, exit.stderr_tail.ends_with("the end")), (ExitCause::Exited { code: 3 }, true));
+    drop(h);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_that_an_image_declares_are_bounded_and_leave_with_it() {
     let daemon = Daemon::start(false).await;

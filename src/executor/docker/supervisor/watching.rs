@@ -178,7 +178,7 @@ impl Attempt<'_> {
         let (container, patience) = (self.hosts[host].container.clone(), self.plan.patience());
         let mut until = Instant::now() + patience;
         loop {
-            let before = self.follower.length();
+            let before = self.follower.taken();
             if let Ok(docker) = self.docker().await {
                 let frames = self.follower.frames(host, &docker, &container, false);
                 match self.drain(host, frames, patience).await? {
@@ -193,7 +193,7 @@ impl Attempt<'_> {
                 }
             }
             let now = Instant::now();
-            if self.follower.length() > before {
+            if self.follower.taken() > before {
                 until = now + patience;
             } else if now >= until {
                 return Ok(false);
