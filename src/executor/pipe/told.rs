@@ -11,7 +11,7 @@ pub(in crate::executor) const MOST_BYTES: usize = 2048;
 
 /// The line of what cannot be streamed, with its end.
 pub(super) fn line(error: &StreamError) -> String {
-    let whose = if matches!(error, StreamError::Data { .. }) { 'd' } else { 'm' };
+    let whose = if matches!(error, StreamError::Machine { .. }) { 'm' } else { 'd' };
     let mut text = format!("{whose}{}", error.to_string().replace('\n', " "));
     text.truncate(text.floor_char_boundary(MOST_BYTES - 1));
     text.push('\n');

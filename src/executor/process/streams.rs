@@ -18,7 +18,7 @@ use super::init;
 use crate::domain::outcome::ExitCause;
 use crate::executor::folder::Folder;
 use crate::executor::paths::open_without_links;
-use crate::executor::pipe::{self, Stream, told};
+use crate::executor::pipe::{self, Stream, Writers, told};
 
 /// The process, as its supervisor holds it.
 #[derive(Debug)]
@@ -49,7 +49,9 @@ impl Streams {
                 }
                 let told = File::from(told);
                 // A supervisor that has gone takes this process with it.
-                pipe::serve(streams, pipes.as_fd(), |line| drop((&told).write_all(line.as_bytes())))
+                pipe::serve(streams, (pipes.as_fd(), Writers::ProgramToo), |line| {
+                    let _ = (&told).write_all(line.as_bytes());
+                })
             }
         }
     }

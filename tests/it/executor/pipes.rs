@@ -293,6 +293,27 @@ async fn a_link_in_the_place_of_a_pipe_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_program_that_leaves_no_place_for_its_pipes_has_itself_to_blame() {
+    let h = Harness::start();
+    let mut spec = script(
+        "cd $SM_INPUT_DIR/data; exec 3< train_0; until test -p train_1; do sleep 0.01; done; rm train_1; \
+         mkdir -p train_1/in; cat <&3 > /dev/null; exec 3<&-; while true; do sleep 0.01; done",
+    );
+    spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
+    let (exit, _) = run(&h, &spec).await;
+    let named = matches!(&exit.cause, ExitCause::InputRefused { message } if message.contains("the pipe train_1"));
+    assert!(named, "{exit:?}");
+
+    // One that takes the folder away reads what it has, and nothing more.
+    let mut spec = script(
+        "cd $SM_INPUT_DIR; exec 3< data/train_0; head -c 10 <&3 > /dev/null; rm -r data; wc -c <&3 | wc -l; \
+         test -e data && exit 3; exit 0",
+    );
+    spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
+    assert_eq!(told(&h, &spec).await, ["1"]);
+}
+
+#[tokio::test]
 async fn what_streams_ends_with_its_attempt() {
     let h = Harness::start();
     let large = vec![b'x'; 5 << 20];

@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::PIPES;
 use crate::executor::paths::open_without_links;
-use crate::executor::pipe::{self, Stream};
+use crate::executor::pipe::{self, Stream, Writers};
 
 /// The command.
 pub(super) const COMMAND: &str = "stream-channels";
@@ -39,7 +39,7 @@ pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         return Some(ExitCode::from(2));
     };
     match prepare(streams) {
-        Ok((streams, folder)) => pipe::serve(&streams, folder.as_fd(), say),
+        Ok((streams, folder)) => pipe::serve(&streams, (folder.as_fd(), Writers::Alone), say),
         Err(error) => {
             eprintln!("the pipes could not be made: {error}");
             Some(ExitCode::FAILURE)
