@@ -42,7 +42,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 
-use self::archive::{Bounds, Source, TransferError};
+use self::archive::{Bounds, Known, Source, TransferError};
 use self::daemon::{Patience, infrastructure};
 use self::instances::Resources;
 use self::launching::Launching;
@@ -314,7 +314,7 @@ impl DockerExecutor {
         // What comes later takes the place of what is there: the first host's files count.
         for container in containers.into_iter().rev() {
             // Files of two hosts may have one size and one time.
-            let bounds = Bounds { bytes, entries, changed_only: false };
+            let bounds = Bounds { bytes, entries, known: Known::Nothing };
             let source = Source { docker: &clients.patient, container, path: from, patience: self.settings.patience };
             match archive::download(source, into.clone(), bounds).await {
                 // The program may have removed it.

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use self::looking::Seen;
 use self::watching::Watched;
+use super::archive::Known;
 use super::daemon;
 use super::ending;
 use super::follow::Follower;
@@ -378,7 +379,8 @@ impl Attempt<'_> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
-        if let Some(remark) = ending::save_checkpoints(&docker, &self.plan).await {
+        // Nothing saves them after that: a change that no time tells of is seen, too.
+        if let Some(remark) = ending::save_checkpoints(&docker, &self.plan, Known::ByContent).await {
             self.follower.remark(&remark, self.clock.now())?;
         }
         self.follower.finish(self.clock.now())?;

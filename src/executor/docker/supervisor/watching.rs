@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::{Attempt, LOOK_EVERY};
+use crate::executor::docker::archive::Known;
 use crate::executor::docker::daemon::{self, Error};
 use crate::executor::docker::ending;
 use crate::executor::docker::follow::{Frames, Next};
@@ -224,7 +225,7 @@ fn poll_news(running: &mut [Running], first: usize, context: &mut Context<'_>) -
 /// Saves what there is while the program goes on: its machine may be lost.
 async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
     // The end saves them again, and tells.
-    let _ = ending::save_checkpoints(&docker, &plan).await;
+    let _ = ending::save_checkpoints(&docker, &plan, Known::ByTime).await;
 }
 
 async fn done_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
