@@ -7,12 +7,13 @@ use std::time::Instant;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, ListVolumesOptions};
 use tunesmith::domain::names::AttemptId;
-use tunesmith::domain::outcome::ExitCause;
+use tunesmith::domain::outcome::{Exit, ExitCause};
+use tunesmith::executor::docker::DockerSettings;
 use tunesmith::executor::{AttemptSpec, ChannelSpec, Executor, ExecutorError, Observed, PipeSpec};
 
 use crate::executor::docker::{is_infrastructure, kill_supervisors, supervisors, told, unsupervised};
 use crate::executor::pipes::streamed;
-use crate::support::docker::{Harness, SHELL, Streaming, containers, import};
+use crate::support::docker::{Daemon, Harness, SHELL, Streaming, connect, containers, import, make_helper_image};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, over, script};
 
 /// A script whose channel `train` is `megabytes` of one object.
@@ -207,6 +208,40 @@ async fn hosts_share_each_epoch_out_or_have_all_of_it() {
     }
     assert_eq!(orders.len(), 3, "shared out anew in each epoch");
     leaves_nothing(&h, spec.id).await;
+}
+
+/// An attempt whose daemon is restarted in the middle of its first epoch; what became of it.
+async fn over_a_restart(live_restore: bool) -> (Exit, Vec<String>) {
+    let mut daemon = Daemon::start(live_restore).await;
+    let helper = make_helper_image(&connect(&daemon.address()).await).await;
+    let set = |settings: &mut DockerSettings| {
+        (settings.network, settings.helper_image) = ("none".into(), Some(helper));
+    };
+    let h = Harness::at(daemon.address(), set).await;
+    let text = "exec 3< /opt/ml/input/data/train_0; head -c 1000 <&3 | wc -c; echo half; \
+                until test -e /opt/ml/output/go; do sleep 0.01; done; cat <&3 > /dev/null; exec 3<&-; \
+                wc -c < /opt/ml/input/data/train_1";
+    let spec = reader(h.scratch(), text, 8);
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "half").await;
+    daemon.stop();
+    daemon.start_again().await;
+    if live_restore {
+        h.tell(spec.id, "go").await;
+    }
+    let exit = over(&h.executor, spec.id).await;
+    let said = lines(&h.executor, spec.id).await;
+    leaves_nothing(&h, spec.id).await;
+    drop(h);
+    (exit, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_restarted_ends_the_pipes_too_or_nothing() {
+    let (exit, _) = over_a_restart(false).await;
+    assert!(is_infrastructure(&exit, "ended"), "{exit:?}");
+    let (exit, said) = over_a_restart(true).await;
+    assert_eq!((exit.cause, said[2].as_str()), (ExitCause::Exited { code: 0 }, "8388608"));
 }
 
 #[tokio::test]

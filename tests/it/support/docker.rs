@@ -46,14 +46,19 @@ pub(crate) async fn shell_image(docker: &Docker, address: &str) -> &'static str 
     SHELL
 }
 
-/// Makes an image of the binary under test, as `docker/pack` does, where it is not there yet; what it is called. Images of
-/// earlier builds of this folder go.
+/// As [`make_helper_image`], on the daemon that tests use.
 pub(crate) async fn helper_image(docker: &Docker) -> String {
     static MADE: tokio::sync::Mutex<Option<String>> = tokio::sync::Mutex::const_new(None);
     let mut made = MADE.lock().await;
-    if let Some(name) = &*made {
-        return name.clone();
+    if made.is_none() {
+        *made = Some(make_helper_image(docker).await);
     }
+    made.clone().unwrap()
+}
+
+/// Makes an image of the binary under test, as `docker/pack` does, where it is not there yet; what it is called. Images of
+/// earlier builds of this folder go.
+pub(crate) async fn make_helper_image(docker: &Docker) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_tunesmith"));
     let meta = binary.metadata().unwrap();
     let number = |of: &dyn Fn(&mut DefaultHasher)| {
@@ -74,7 +79,7 @@ pub(crate) async fn helper_image(docker: &Docker) -> String {
         let changes = "ENTRYPOINT [\"/usr/bin/tunesmith\"]\nUSER 65532:65532";
         import_files(docker, &name, changes, linked(binary, "usr/bin/tunesmith")).await;
     }
-    made.insert(name).clone()
+    name
 }
 
 /// A program, stripped, with the libraries that it links.
