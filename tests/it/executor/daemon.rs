@@ -84,6 +84,8 @@ enum Fate {
     Late,
     /// The connection ends after so many bytes of the answer.
     CutAfter(usize),
+    /// The same, but only after a while in which nothing comes.
+    CutSlowly(usize, Duration),
 }
 
 impl Between {
@@ -129,7 +131,7 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>, late: Arc<No
     let ((mut from_client, mut to_client), (mut from_daemon, mut to_daemon)) =
         (client.into_split(), daemon.into_split());
     let (mut request, mut answer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let mut left = usize::MAX;
+    let (mut left, mut slowly) = (usize::MAX, Duration::ZERO);
     while left > 0 {
         tokio::select! {
             read = from_client.read(&mut request) => {
@@ -144,6 +146,7 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>, late: Arc<No
                         late.notified().await;
                     }
                     Some(Fate::CutAfter(bytes)) => left = bytes,
+                    Some(Fate::CutSlowly(bytes, after)) => (left, slowly) = (bytes, after),
                     None => {}
                 }
                 if to_daemon.write_all(&request[..length]).await.is_err() {
@@ -160,6 +163,7 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>, late: Arc<No
             }
         }
     }
+    tokio::time::sleep(slowly).await;
 }
 
 fn fate_of(request: &[u8], rules: &Rules) -> Option<Fate> {
@@ -339,7 +343,7 @@ async fn a_full_log_is_read_to_its_end_though_the_daemon_breaks_off_again_and_ag
     })
     .await;
     between.rule(&["/logs?", "follow=true"], Fate::CutAfter(0), usize::MAX);
-    between.rule(&["/logs?", "follow=false"], Fate::CutAfter(9_000), 30);
+    between.rule(&["/logs?", "follow=false"], Fate::CutSlowly(8_000, Duration::from_millis(500)), 60);
     // Seconds apart, since what a second holds is asked for as a whole.
     let text =
         "for s in 1 2 3 4 5 6; do seq 40 | sed 's/$/ 0123456789/' >&2; sleep 1.1; done; echo the end >&2; exit 3";
