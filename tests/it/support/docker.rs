@@ -76,8 +76,8 @@ pub(crate) async fn make_helper_image(docker: &Docker) -> String {
             // One that a container has may stay.
             let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None).await;
         }
-        let changes = "ENTRYPOINT [\"/usr/bin/tunesmith\"]\nUSER 65532:65532";
-        import_files(docker, &name, changes, linked(binary, "usr/bin/tunesmith")).await;
+        let entry = "ENTRYPOINT [\"/usr/bin/tunesmith\"]";
+        import_files(docker, &name, entry, linked(binary, "usr/bin/tunesmith")).await;
     }
     name
 }
