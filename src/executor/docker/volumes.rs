@@ -1,8 +1,8 @@
 //! Channels as volumes: filled once, mounted read-only by every container that reads them.
 //!
 //! Invariant: a volume is used only where a mark in the data directory says that it was filled to its end; its name says
-//! with what: the source's path, each file's name, size and time, and which share of them. Filling and removing one exclude each other and
-//! every start of a container that mounts it.
+//! with what: the source's path, each file's name, size and time, and which share of them. Only one at a time fills it, and
+//! none is removed that is being filled or about to be mounted.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -43,7 +43,17 @@ pub(super) struct Volumes {
     prefix: String,
     /// How long the daemon may take nothing of an upload.
     patience: Duration,
-    locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    locks: Mutex<HashMap<String, Arc<Lock>>>,
+}
+
+/// Who is at a volume.
+#[derive(Debug, Default)]
+struct Lock {
+    /// Shared by those who use or fill it; whoever removes it has it alone, and never waits for that: an attempt that has
+    /// one volume and waits for another would wait behind it.
+    used: Arc<RwLock<()>>,
+    /// Held by whoever fills it.
+    filled: tokio::sync::Mutex<()>,
 }
 
 /// A volume that stays as it is for as long as this is held.
@@ -76,16 +86,14 @@ impl Volumes {
         let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("{}of{hosts}-", host + 1));
         let name = format!("{}-channel-{share_name}{print}", self.prefix);
         let lock = self.lock(&name);
-        let shared = Arc::clone(&lock).read_owned().await;
-        if self.is_filled(docker, &name).await? {
-            return Ok(Filled { name, _held: shared });
-        }
-        drop(shared);
-        let alone = lock.write_owned().await;
+        let held = Arc::clone(&lock.used).read_owned().await;
         if !self.is_filled(docker, &name).await? {
-            self.fill(docker, patient, image, &name, (channel, share)).await?;
+            let _turn = lock.filled.lock().await;
+            if !self.is_filled(docker, &name).await? {
+                self.fill(docker, patient, image, &name, (channel, share)).await?;
+            }
         }
-        Ok(Filled { name, _held: alone.downgrade() })
+        Ok(Filled { name, _held: held })
     }
 
     /// Removes volumes that nobody used for long, and what is left of fillings that did not come to their end. Those that a
@@ -107,7 +115,7 @@ impl Volumes {
         let mut left = self.unmarked(docker, &marked).await?;
         left.extend(self.with_helpers(docker).await?);
         for name in left {
-            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
             // One that was filled meanwhile is as new as can be; what filled it may have been made once more, by a request
             // that was given up.
             let removed = if self.marks.join(&name).exists() {
@@ -118,7 +126,7 @@ impl Volumes {
             outcome = removed.and(outcome);
         }
         for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
-            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
             outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
         }
         outcome
@@ -165,7 +173,7 @@ impl Volumes {
         bare_mount(name, target, HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]), read_only)
     }
 
-    fn lock(&self, name: &str) -> Arc<RwLock<()>> {
+    fn lock(&self, name: &str) -> Arc<Lock> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }
