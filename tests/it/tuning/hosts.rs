@@ -95,19 +95,21 @@ async fn tuned_on_two_hosts(store: Option<S3Server>) {
     import(&docker, IMAGE, &format!("ENTRYPOINT {entrypoint}")).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (folder.path().join("tunesmith.toml"), folder.path().join("data"));
-    let mut text = "max_running = 2\n[process]\nallow_root = true\n[quotas]\nhosts_per_training_job = 2\n\
-                    [docker]\npull = \"never\"\nimages = [\"tunesmith-test/hosts:*\"]\n"
-        .to_owned();
-    let bucket = if let Some(store) = &store {
-        text += &format!(
-            "[[buckets]]\nname = \"bucket\"\nendpoint = \"{}\"\naccess_key_id = \"{ACCESS_KEY}\"\n\
-             secret_access_key = \"{SECRET_KEY}\"\n",
-            store.endpoint
-        );
-        store.bucket("bucket")
-    } else {
-        data.join("s3/bucket")
+    let (bucket, buckets) = match &store {
+        Some(store) => {
+            let of_store = format!(
+                "[[buckets]]\nname = \"bucket\"\nendpoint = \"{}\"\naccess_key_id = \"{ACCESS_KEY}\"\n\
+                 secret_access_key = \"{SECRET_KEY}\"\n",
+                store.endpoint
+            );
+            (store.bucket("bucket"), of_store)
+        }
+        None => (data.join("s3/bucket"), String::new()),
     };
+    let text = format!(
+        "max_running = 2\n[process]\nallow_root = true\n[quotas]\nhosts_per_training_job = 2\n\
+         [docker]\npull = \"never\"\nimages = [\"tunesmith-test/hosts:*\"]\n{buckets}"
+    );
     std::fs::write(&config, text).unwrap();
     std::fs::create_dir_all(bucket.join("data")).unwrap();
     for nth in 0..5 {
