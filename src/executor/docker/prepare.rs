@@ -172,10 +172,10 @@ impl DockerExecutor {
         hosts: &mut [Host],
     ) -> Result<Vec<Filled>, ExecutorError> {
         let (docker, patient) = (&clients.docker, &clients.patient);
-        let mut held = vec![self.volumes.filled(docker, patient, &image.reference, channel, None).await?];
-        if let Some(list) = channel.pipe.as_ref().and_then(|pipe| pipe.list.as_ref()) {
-            let list = ChannelSpec { source: list.clone(), ..channel.clone() };
-            held.push(self.volumes.filled(docker, patient, &image.reference, &list, None).await?);
+        let mut held = Vec::new();
+        for source in streams::sources(channel) {
+            let part = ChannelSpec { source: source.clone(), ..channel.clone() };
+            held.push(self.volumes.filled(docker, patient, &image.reference, &part, None).await?);
         }
         for (nth, host) in hosts.iter_mut().enumerate() {
             host.streams.add(&self.volumes, channel, &held, (nth, spec.hosts));

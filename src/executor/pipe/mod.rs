@@ -99,7 +99,7 @@ impl Stream {
     /// was told of it.
     fn run(&self, folder: BorrowedFd<'_>, writers: Writers, report: impl Fn(&StreamError)) {
         let machine = |source| StreamError::Machine { channel: self.name.clone(), source };
-        let mut source = match Source::open(&self.source, self.spec.list.as_deref()) {
+        let mut source = match Source::open(&self.source, self.spec.list.as_deref(), &self.spec.buckets) {
             Ok(source) => source,
             Err(error) => return report(&machine(error)),
         };

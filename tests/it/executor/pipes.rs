@@ -175,6 +175,25 @@ pub(super) async fn a_list_says_what_is_streamed(h: &mut impl ExecutorHarness) {
     assert_eq!(told, [told[0].as_str(); 3]);
 }
 
+/// A list may name files of several folders, each by its bucket.
+pub(super) async fn a_list_may_name_several_buckets(h: &mut impl ExecutorHarness) {
+    let list = h.scratch().join("buckets");
+    std::fs::write(
+        &list,
+        "[{\"file\":\"one/x\"},{\"file\":\"two/x\"},{\"text\":\"1\"}]\n[{\"file\":\"two/deep/y\"}]\n",
+    )
+    .unwrap();
+    let one = streamed(h.scratch(), &[("x", b"one")], PipeSpec::default());
+    let two = streamed(h.scratch(), &[("x", b"two"), ("deep/y", b"deep")], PipeSpec::default());
+    let buckets = [("one".to_owned(), one.source.clone()), ("two".to_owned(), two.source)].into();
+    let pipe = PipeSpec { list: Some(list), buckets, record_io: true, ..PipeSpec::default() };
+    let mut spec = print("train_0");
+    spec.channels.push(ChannelSpec { pipe: Some(pipe), ..one });
+    let told = printed(&told(h, &spec).await);
+    let expected: [&[u8]; 4] = [b"one", b"two", b"1", b"deep"];
+    assert_eq!(records(&told[0]), expected);
+}
+
 /// Each epoch another order, the same one for every attempt of the same seed.
 pub(super) async fn epochs_are_shuffled_by_the_seed(h: &mut impl ExecutorHarness) {
     let names: Vec<String> = (0..20).map(|i| format!("{i:02} ")).collect();

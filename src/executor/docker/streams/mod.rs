@@ -7,7 +7,7 @@
 
 mod helper;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount};
 
@@ -24,11 +24,8 @@ use crate::executor::{AttemptSpec, ChannelSpec, ExecutorError};
 /// Where the helper has the volume of the pipes.
 pub(super) const PIPES: &str = "/tunesmith/pipes";
 
-/// Where the helper has the channels' data, each in a folder by its number.
+/// Where the helper has the channels' data and lists, each in a folder by its number.
 const DATA: &str = "/tunesmith/data";
-
-/// The same of their lists.
-const LISTS: &str = "/tunesmith/lists";
 
 /// Memory of a helper, bytes: it holds the names of a channel's objects, and the kernel what is in the pipes.
 const MEMORY: i64 = 1 << 30;
@@ -46,7 +43,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Adds a channel: `filled` are the volumes with its data and, if it has one, with its list.
+    /// Adds a channel: `filled` are the volumes with its [`sources`], in their order.
     pub(super) fn add(
         &mut self,
         volumes: &Volumes,
@@ -56,13 +53,20 @@ impl Streams {
     ) {
         let Some(mut spec) = channel.pipe.clone() else { return };
         let number = self.channels.len();
-        let (source, lists) = (format!("{DATA}/{number}"), format!("{LISTS}/{number}"));
-        self.mounts.extend(filled.iter().zip([&source, &lists]).map(|(filled, target)| volumes.mount(filled, target)));
-        let list = spec.list.as_deref().and_then(Path::file_name);
-        spec.list = list.map(|name| Path::new(&lists).join(name));
+        let mut filled = (0..).zip(filled).map(|(part, filled)| {
+            let place = format!("{DATA}/{number}/{part}");
+            self.mounts.push(volumes.mount(filled, &place));
+            PathBuf::from(place)
+        });
+        let Some(source) = filled.next() else { return };
+        if let Some(list) = &mut spec.list {
+            let name = list.file_name().map(ToOwned::to_owned).unwrap_or_default();
+            *list = filled.next().unwrap_or_default().join(name);
+        }
+        spec.buckets.values_mut().zip(filled).for_each(|(bucket, place)| *bucket = place);
         // Hosts share each epoch out among them, after it was shuffled.
         let share = if channel.sharded { Share { host, hosts } } else { Share { host: 0, hosts: 1 } };
-        self.channels.push(Stream { name: channel.name.clone(), source: source.into(), spec, share });
+        self.channels.push(Stream { name: channel.name.clone(), source, spec, share });
     }
 
     /// The helper of a host's container.
@@ -102,6 +106,13 @@ impl Streams {
             ..ContainerCreateBody::default()
         })
     }
+}
+
+/// Where a channel's data is, then its list, if it has one, and the buckets of that.
+pub(super) fn sources(channel: &ChannelSpec) -> impl Iterator<Item = &PathBuf> {
+    let pipe = channel.pipe.iter();
+    let further = pipe.flat_map(|pipe| pipe.list.iter().chain(pipe.buckets.values()));
+    std::iter::once(&channel.source).chain(further)
 }
 
 /// The name of the helper of a host's container.
