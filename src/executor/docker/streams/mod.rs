@@ -90,6 +90,8 @@ impl Streams {
             cmd: Some(vec![helper::COMMAND.to_owned(), streams]),
             // What the daemon makes volumes for. Without capabilities it is nobody else's.
             user: Some("0:0".to_owned()),
+            // The image's own may be closed to it.
+            working_dir: Some("/".to_owned()),
             labels: Some(labels),
             // The first process of a container minds no other.
             stop_signal: Some("SIGKILL".to_owned()),
