@@ -11,5 +11,9 @@ fn main() -> ExitCode {
     if let Some(code) = tunesmith::executor::docker::supervisor::dispatch(std::env::args_os()) {
         return code;
     }
+    #[cfg(feature = "docker")]
+    if let Some(code) = tunesmith::executor::docker::streams::dispatch(std::env::args_os()) {
+        return code;
+    }
     tunesmith::cli::main()
 }

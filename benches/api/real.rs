@@ -34,6 +34,7 @@ pub async fn serve(url: &str, folder: &Path) -> SocketAddr {
         calls: Calls::default(),
         creation: Creation::default(),
         quotas: Quotas { concurrent_tuning_jobs: 1_000, ..Quotas::default() },
+        container_pipes: false,
     };
     let settings = ApiSettings {
         account: ACCOUNT.into(),

@@ -46,6 +46,8 @@ pub struct App {
     pub creation: Creation,
     /// Limits.
     pub quotas: Quotas,
+    /// Whether channels can be streamed into containers.
+    pub container_pipes: bool,
 }
 
 /// The service's quotas; settings.

@@ -84,7 +84,7 @@ fn check(app: &App, request: &TuningRequest, image: &Image) -> Result<Plan, AppE
         ));
     }
     hosts(definition, code, app.quotas.hosts_per_training_job)?;
-    pipes(definition, code)?;
+    pipes(app, definition, code)?;
     for name in definition.environment.iter().flat_map(|environment| environment.keys()) {
         if let Some(why) = contract::refused_variable(name, code) {
             return Err(AppError::Validation(format!(
@@ -133,15 +133,16 @@ fn hosts(definition: &TrainingDefinition, code: Code, most: u32) -> Result<(), A
     within("hosts_per_training_job", most, asked)
 }
 
-/// Refuses streams into containers.
-fn pipes(definition: &TrainingDefinition, code: Code) -> Result<(), AppError> {
+/// Refuses streams into containers where there is nothing to make them with.
+fn pipes(app: &App, definition: &TrainingDefinition, code: Code) -> Result<(), AppError> {
     let mode = &definition.algorithm_specification.training_input_mode;
     let mut channels = definition.input_data_config.iter().flatten();
-    match channels.find(|channel| code == Code::OfTheImage && channel.mode(mode) == "Pipe") {
+    let refused = code == Code::OfTheImage && !app.container_pipes;
+    match channels.find(|channel| refused && channel.mode(mode) == "Pipe") {
         None => Ok(()),
         Some(channel) => Err(AppError::Validation(format!(
-            "The input mode Pipe of channel {} is not supported for a container image yet, only for an image that is a \
-             program of the server's machine. Use File or FastFile.",
+            "The input mode Pipe of channel {} is not supported for a container image on this server, as it has no helper \
+             to stream with. Use File or FastFile, or set docker.helper_image in the server's configuration.",
             channel.channel_name
         ))),
     }

@@ -136,6 +136,7 @@ fn docker_settings(settings: &Settings, images: &Images) -> anyhow::Result<Docke
         },
         pull_timeout: Duration::from_secs(docker.pull_timeout_seconds),
         registries: settings.registries.iter().map(registry).collect(),
+        helper_image: Some(docker.helper_image.clone()).filter(|image| !image.is_empty()),
         network: docker.network.clone(),
         instance_limits: match docker.instance_limits {
             config::InstanceLimits::Cap => InstanceLimits::Cap,

@@ -95,6 +95,7 @@ impl Server {
             calls: calls.clone(),
             creation: Creation::default(),
             quotas: quotas(settings),
+            container_pipes: !settings.docker.helper_image.is_empty(),
         };
         let token_key = token_key(&db).await?;
         let api_settings = ApiSettings {

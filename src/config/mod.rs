@@ -113,6 +113,8 @@ pub struct Docker {
     pub pull: Pull,
     /// How long a pull may take.
     pub pull_timeout_seconds: u64,
+    /// Tunesmith's own image, for the helpers that stream channels; empty where nothing is streamed into containers.
+    pub helper_image: String,
     /// The network of containers without network isolation.
     pub network: String,
     /// What an instance type means.
@@ -292,6 +294,7 @@ impl Default for Docker {
             images: Vec::new(),
             pull: Pull::IfMissing,
             pull_timeout_seconds: 1800,
+            helper_image: String::new(),
             network: "bridge".to_owned(),
             instance_limits: InstanceLimits::Cap,
             reserve_memory_mib: 512,

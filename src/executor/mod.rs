@@ -86,6 +86,9 @@ pub struct PipeSpec {
     /// A file that lists what is streamed, an item on each line (see [`crate::domain::pipe::Piece`]); none for each file
     /// of the data in the order of the keys.
     pub list: Option<PathBuf>,
+    /// Folders with the files that the list names, by the first part of their paths; none where all are in the data.
+    #[serde(default)]
+    pub buckets: BTreeMap<String, PathBuf>,
     /// Whether each object, and each text of a list, is a `RecordIO` record.
     pub record_io: bool,
     /// Whether objects are unpacked.
@@ -104,6 +107,12 @@ pub struct CheckpointSpec {
 }
 
 impl AttemptSpec {
+    /// Whether any channel is streamed.
+    #[cfg(feature = "docker")]
+    fn has_pipes(&self) -> bool {
+        self.channels.iter().any(|channel| channel.pipe.is_some())
+    }
+
     /// Sees that every channel can be a folder.
     fn check_channels(&self) -> Result<(), ExecutorError> {
         match self.channels.iter().find(|channel| !is_plain_name(&channel.name)) {

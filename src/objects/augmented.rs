@@ -1,10 +1,10 @@
 //! `AugmentedManifestFile`: a JSON document on each line, of whose members some are streamed.
 //!
 //! Invariant: of a member whose name ends with `-ref` the value is an S3 URI that has passed the rules of [`Location`], and
-//! its object is streamed; of any other the value is, as it stands in the line, as JSON. All objects are in one bucket.
-//! Lines, their number and the whole are bounded. What the URIs name is looked up by the caller.
+//! its object is streamed; of any other the value is, as it stands in the line, as JSON. Where the objects are in one bucket
+//! the list has their keys, else the bucket's name before each. Lines, their number and the whole are bounded. What the URIs name is looked up by the caller.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::value::RawValue;
 
@@ -26,19 +26,22 @@ const TOLD_CHARS: usize = 300;
 /// What an augmented manifest has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Augmented {
-    /// The bucket of all objects; none where there is none.
-    pub(super) bucket: Option<String>,
-    /// The objects' keys, each once.
-    pub(super) keys: BTreeSet<String>,
+    /// The objects' keys, each once, by bucket.
+    pub(super) objects: BTreeMap<String, BTreeSet<String>>,
     /// The list of what is streamed.
     pub(super) lines: Vec<u8>,
 }
 
 /// Reads an augmented manifest's text, as far as these members go.
 pub(super) fn parse(uri: &str, text: &[u8], attributes: &[String]) -> Result<Augmented, ObjectsError> {
+    let all = read(uri, text, attributes, false)?;
+    if all.objects.len() > 1 { read(uri, text, attributes, true) } else { Ok(all) }
+}
+
+fn read(uri: &str, text: &[u8], attributes: &[String], with_buckets: bool) -> Result<Augmented, ObjectsError> {
     let wrong = |why: String| ObjectsError::Manifest { uri: uri.to_owned(), why };
-    let mut all = Augmented { bucket: None, keys: BTreeSet::new(), lines: Vec::new() };
-    let mut items = 0;
+    let mut all = Augmented { objects: BTreeMap::new(), lines: Vec::new() };
+    let (mut items, mut objects) = (0, 0);
     for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
         if line.trim_ascii().is_empty() {
             continue;
@@ -48,9 +51,10 @@ pub(super) fn parse(uri: &str, text: &[u8], attributes: &[String]) -> Result<Aug
         if items > MAX_OBJECTS {
             return Err(wrong(format!("it has more than {MAX_OBJECTS} lines")));
         }
-        let pieces = pieces(line, attributes, &mut all).map_err(refused)?;
+        let (pieces, new) = pieces(line, attributes, &mut all.objects, with_buckets).map_err(refused)?;
         write_line(&mut all.lines, &pieces);
-        if all.keys.len() > MAX_OBJECTS || all.lines.len() > MAX_LIST {
+        objects += new;
+        if objects > MAX_OBJECTS || all.lines.len() > MAX_LIST {
             return Err(wrong(format!(
                 "it names more than {MAX_OBJECTS} objects, or more than {MAX_LIST} bytes of text"
             )));
@@ -59,39 +63,36 @@ pub(super) fn parse(uri: &str, text: &[u8], attributes: &[String]) -> Result<Aug
     if items == 0 { Err(wrong("it has no line".to_owned())) } else { Ok(all) }
 }
 
-/// What is streamed of a line; its objects are added to all of them.
-fn pieces(line: &[u8], attributes: &[String], all: &mut Augmented) -> Result<Vec<Piece>, String> {
+/// What is streamed of a line. Its objects are added to all of them; how many there were not before.
+fn pieces(
+    line: &[u8],
+    attributes: &[String],
+    all: &mut BTreeMap<String, BTreeSet<String>>,
+    with_bucket: bool,
+) -> Result<(Vec<Piece>, usize), String> {
     if line.len() > MAX_LINE {
         return Err(format!("it is longer than {MAX_LINE} bytes"));
     }
     let members: HashMap<String, &RawValue> =
         serde_json::from_slice(line).map_err(|error| format!("it is no JSON object: {error}"))?;
-    let piece = |name: &String| {
+    let (mut pieces, mut new) = (Vec::with_capacity(attributes.len()), 0);
+    for name in attributes {
         let value = members.get(name).ok_or_else(|| format!("it has no attribute {name}"))?.get();
         if !name.ends_with("-ref") {
-            return Ok(Piece::Text(value.to_owned()));
+            pieces.push(Piece::Text(value.to_owned()));
+            continue;
         }
         let uri: String = serde_json::from_str(value).map_err(|_| format!("{name} is no text with an S3 URI"))?;
-        object(&uri, all).map_err(|why| format!("{name}: {:?} is refused: {why}", told(&uri)))
-    };
-    attributes.iter().map(piece).collect()
-}
-
-/// An object by its URI.
-fn object(uri: &str, all: &mut Augmented) -> Result<Piece, String> {
-    let Location { bucket, segments, is_folder } = Location::parse(uri).map_err(|error| error.why.to_owned())?;
-    if is_folder {
-        return Err("it names no object".to_owned());
-    }
-    match &all.bucket {
-        Some(first) if *first != bucket => {
-            return Err(format!("objects before it are in the bucket {first}. Put all of them into one bucket"));
+        let refused = |why: &str| format!("{name}: {:?} is refused: {why}", told(&uri));
+        let Location { bucket, segments, is_folder } = Location::parse(&uri).map_err(|error| refused(error.why))?;
+        if is_folder {
+            return Err(refused("it names no object"));
         }
-        _ => all.bucket = Some(bucket),
+        let key = segments.join("/");
+        pieces.push(Piece::File(if with_bucket { format!("{bucket}/{key}") } else { key.clone() }));
+        new += usize::from(all.entry(bucket).or_default().insert(key));
     }
-    let key = segments.join("/");
-    all.keys.insert(key.clone());
-    Ok(Piece::File(key))
+    Ok((pieces, new))
 }
 
 fn told(text: &str) -> String {
@@ -114,8 +115,8 @@ mod tests {
             "\r\n\n",
             r#"{"more": "te\u00fct", "is-a-cat": 0, "image-ref": "s3://data/x/1.jpg"}"#,
         );
-        let Augmented { bucket, keys, lines } = parsed(text, &["more", "image-ref", "is-a-cat"]).unwrap();
-        assert_eq!((bucket.as_deref(), keys), (Some("data"), BTreeSet::from(["x/1.jpg".to_owned()])));
+        let Augmented { objects, lines } = parsed(text, &["more", "image-ref", "is-a-cat"]).unwrap();
+        assert_eq!(objects, BTreeMap::from([("data".to_owned(), BTreeSet::from(["x/1.jpg".to_owned()]))]));
         let lines = String::from_utf8(lines).unwrap();
         let items: Vec<Vec<Piece>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let item = |more: &str, cat: &str| {
@@ -127,7 +128,16 @@ mod tests {
     #[test]
     fn no_object_needs_to_be_named() {
         let augmented = parsed("{\"a\": 1}", &["a"]).unwrap();
-        assert_eq!((augmented.bucket, augmented.keys.len(), augmented.lines.len()), (None, 0, 15));
+        assert_eq!((augmented.objects.len(), augmented.lines.len()), (0, 15));
+    }
+
+    #[test]
+    fn the_bucket_stands_before_each_key_where_there_are_several() {
+        let text = "{\"r-ref\": \"s3://b/x\"}\n{\"r-ref\": \"s3://c/x\"}\n{\"r-ref\": \"s3://b/y\"}";
+        let Augmented { objects, lines } = parsed(text, &["r-ref"]).unwrap();
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(objects, BTreeMap::from([("b".to_owned(), keys(&["x", "y"])), ("c".to_owned(), keys(&["x"]))]));
+        assert_eq!(lines, b"[{\"file\":\"b/x\"}]\n[{\"file\":\"c/x\"}]\n[{\"file\":\"b/y\"}]\n");
     }
 
     #[test]
@@ -146,7 +156,6 @@ mod tests {
             (r#"{"r-ref": "s3://b/../x"}"#, "`..`"),
             (r#"{"r-ref": "s3://b/x/"}"#, "names no object"),
             (r#"{"r-ref": "s3://b"}"#, "names no object"),
-            ("{\"r-ref\": \"s3://b/x\"}\n{\"r-ref\": \"s3://c/x\"}", "in the bucket b. Put all"),
             (&long, "longer than 1048576 bytes"),
             (&deep, "line 1: it is no JSON object"),
         ] {

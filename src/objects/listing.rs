@@ -40,6 +40,9 @@ pub(super) struct Listing {
     /// The name of the list of what is streamed, where that is not each object in the order of the paths; see `pins`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) list: Option<String>,
+    /// What further buckets have of the channel: an augmented manifest may name objects of several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<Listing>,
 }
 
 impl Listing {
@@ -69,7 +72,13 @@ impl Listing {
         if objects.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self { bucket: location.bucket.clone(), files: beyond(objects, cut)?, single, list: None }))
+        Ok(Some(Self {
+            bucket: location.bucket.clone(),
+            files: beyond(objects, cut)?,
+            single,
+            list: None,
+            others: Vec::new(),
+        }))
     }
 }
 

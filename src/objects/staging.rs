@@ -3,6 +3,7 @@
 //! Invariant: what is remote, and what a manifest names, is looked up for a tuning job's first training job only; all
 //! others find what that found. Where the data comes from and how it is kept is for `tree` and `fetched` to know.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,15 @@ pub struct Staged {
     /// A file that lists what is streamed, an item on each line (see [`crate::domain::pipe::Piece`]); none for each file
     /// in the order of the keys.
     pub list: Option<PathBuf>,
+    /// A folder for each bucket, by its name, where the list names objects of several, each by its bucket and its key.
+    pub buckets: BTreeMap<String, PathBuf>,
+}
+
+impl From<PathBuf> for Staged {
+    /// All that stands at a path.
+    fn from(path: PathBuf) -> Self {
+        Self { path, list: None, buckets: BTreeMap::new() }
+    }
 }
 
 impl Objects {
@@ -61,7 +71,7 @@ impl Objects {
             let place = self.tree.place(&location);
             let staged = self.blocking(format!("staging {uri}"), move |tree| tree.stage(&location)).await?;
             let path = staged.ok_or_else(|| ObjectsError::NoInput { uri: uri.to_owned(), place })?;
-            return Ok(Staged { path, list: None });
+            return Ok(path.into());
         }
         let channel = format!("{names:?}\0{}\0{uri}", remote.as_ref().map_or("", |remote| &remote.identity));
         let turn = self.pins.turn(tuning_job);
@@ -74,7 +84,17 @@ impl Objects {
         };
         drop(one_at_a_time);
         let list = self.pins.list(tuning_job, &listing);
-        Ok(Staged { path: self.stage_listed(listing, attempt).await?, list })
+        let mut listing = listing;
+        let (others, first) = (std::mem::take(&mut listing.others), listing.bucket.clone());
+        let path = self.stage_listed(listing, attempt).await?;
+        let mut buckets = BTreeMap::new();
+        for other in others {
+            buckets.insert(other.bucket.clone(), self.stage_listed(other, attempt).await?);
+        }
+        if !buckets.is_empty() {
+            buckets.insert(first, path.clone());
+        }
+        Ok(Staged { path, list, buckets })
     }
 
     /// What a URI names now, and the lines of the list of what is streamed of it, where there is one.
@@ -96,10 +116,15 @@ impl Objects {
                 let parsing = tokio::task::spawn_blocking(move || augmented::parse(&of, &text, &attributes));
                 let parsed =
                     parsing.await.map_err(|error| failed(|| format!("reading {uri}"))(io::Error::other(error)))?;
-                let augmented::Augmented { bucket, keys, lines } = parsed?;
-                let bucket = bucket.unwrap_or_else(|| location.bucket.clone());
-                let placed = keys.into_iter().map(|key| (key.clone(), key)).collect();
-                Ok((self.named(uri, bucket, placed).await?, Some(lines)))
+                let augmented::Augmented { mut objects, lines } = parsed?;
+                // Without a single object it is a folder with nothing in it.
+                let first = objects.pop_first().unwrap_or_else(|| (location.bucket.clone(), BTreeSet::new()));
+                let placed = |keys: BTreeSet<String>| keys.into_iter().map(|key| (key.clone(), key)).collect();
+                let mut listing = self.named(uri, first.0, placed(first.1)).await?;
+                for (bucket, keys) in objects {
+                    listing.others.push(self.named(uri, bucket, placed(keys)).await?);
+                }
+                Ok((listing, Some(lines)))
             }
             _ => {
                 let text = self.manifest(uri, location, remote).await?;
@@ -140,7 +165,7 @@ impl Objects {
             object: format!("s3://{bucket}/{missing}"),
         })?;
         let files = listing::placed(paths.into_iter().zip(objects).collect())?;
-        Ok(Listing { bucket, files, single: false, list: None })
+        Ok(Listing { bucket, files, single: false, list: None, others: Vec::new() })
     }
 
     async fn stage_listed(&self, listing: Listing, attempt: AttemptId) -> Result<PathBuf, ObjectsError> {

@@ -187,23 +187,23 @@ pub async fn attempt_spec(
             }
             (None, Some(source)) => {
                 let directory = objects.directory(&source.id, &source.directory).await;
-                directory.map(|path| Staged { path, list: None })
+                directory.map(Staged::from)
             }
             (None, None) => continue,
         };
         let name = &channel.channel_name;
-        let Staged { path, list } = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
+        let staged = staged.map_err(|source| StagingError::Channel { name: name.clone(), source })?;
         let is_pipe = channel.mode(&training.algorithm_specification.training_input_mode) == "Pipe";
         channels.push(ChannelSpec {
             name: channel.channel_name.clone(),
-            source: path,
+            source: staged.path,
             sharded: channel
                 .data_source
                 .s3
                 .as_ref()
                 .is_some_and(|s3| s3.distribution.as_deref() == Some("ShardedByS3Key")),
             config: channel_config(training, channel),
-            pipe: is_pipe.then(|| pipe_spec(channel, list)),
+            pipe: is_pipe.then(|| pipe_spec(channel, staged.list, staged.buckets)),
         });
     }
     let checkpoints = match definition.checkpoints_uri(&job.name) {
@@ -257,9 +257,10 @@ fn names(source: &S3DataSource) -> Names {
 }
 
 /// How a channel is streamed.
-fn pipe_spec(channel: &Channel, list: Option<PathBuf>) -> PipeSpec {
+fn pipe_spec(channel: &Channel, list: Option<PathBuf>, buckets: BTreeMap<String, PathBuf>) -> PipeSpec {
     PipeSpec {
         list,
+        buckets,
         record_io: channel.record_wrapper_type.as_deref() == Some("RecordIO"),
         gzip: channel.compression_type.as_deref() == Some("Gzip"),
         shuffle_seed: channel.shuffle_config.map(|shuffle| shuffle.seed),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bollard::query_parameters::{EventsOptions, LogsOptions};
 use futures_util::StreamExt;
 
-use super::archive::{self, Bounds, Source, TransferError};
+use super::archive::{self, Bounds, Known, Source, TransferError};
 use super::plan::Plan;
 use super::stamp::Stamp;
 use crate::domain::outcome::ExitCause;
@@ -109,9 +109,9 @@ pub(super) async fn ran_out_of_memory(docker: &bollard::Docker, container: &str,
 }
 
 /// Brings checkpoints to where they are kept; what to tell where that failed.
-pub(super) async fn save_checkpoints(docker: &bollard::Docker, plan: &Plan) -> Option<String> {
+pub(super) async fn save_checkpoints(docker: &bollard::Docker, plan: &Plan, known: Known) -> Option<String> {
     let (from, to) = plan.checkpoints.as_ref()?;
-    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1, changed_only: true };
+    let bounds = Bounds { bytes: plan.max_output.0, entries: plan.max_output.1, known };
     let source = Source { docker, container: &plan.container, path: from, patience: plan.patience() };
     match archive::download(source, to.clone(), bounds).await {
         Ok(()) | Err(TransferError::Missing) => None,

@@ -111,6 +111,8 @@ pub(super) struct Follower {
     /// Which of the two comes next.
     next: u64,
     hosts: Vec<Host>,
+    /// Frames that were not taken before.
+    taken: u64,
     /// When the containers were started.
     begun_at: Timestamp,
 }
@@ -153,7 +155,7 @@ impl Follower {
         // None of the others was taken from before the first position was written.
         hosts_taken.resize_with(hosts, || host((Reached::default(), Reached::default())));
         let begun_at = folder.started_at()?.unwrap_or(Timestamp(0));
-        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken, begun_at })
+        Ok(Self { log, positions, next: 1 - slot, hosts: hosts_taken, taken: 0, begun_at })
     }
 
     /// To be told where that was not known when this was opened.
@@ -216,9 +218,9 @@ impl Follower {
         Ok(if next == Next::More && has_closed { Next::Others } else { next })
     }
 
-    /// How much was taken, bytes of the log.
-    pub(super) fn length(&self) -> u64 {
-        self.log.lengths().0
+    /// How many frames were taken since this was opened, whether the log had room for them or not.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Adds a remark of the service's own.
@@ -238,7 +240,7 @@ impl Follower {
     }
 
     fn add(&mut self, host: usize, frame: LogOutput) {
-        let Self { log, hosts, begun_at, .. } = self;
+        let Self { log, hosts, begun_at, taken, .. } = self;
         let Host { stdout, stderr, tail } = &mut hosts[host];
         let (stream, message) = match frame {
             LogOutput::StdErr { message } => (Stream::Stderr, message),
@@ -254,6 +256,7 @@ impl Follower {
             return;
         }
         taking.catching_up = false;
+        *taken += 1;
         taking.done = taking.seen;
         taking.since_safe += bytes.len() as u64;
         if stream == Stream::Stderr {

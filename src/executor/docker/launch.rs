@@ -56,6 +56,8 @@ pub(super) struct Contents {
     checkpoints: Option<(PathBuf, PathBuf)>,
     /// Whether `/opt/ml` is a volume of its own.
     volume: bool,
+    /// Whether `input/data` is the volume of the pipes, which nobody but their helper can write to.
+    pipes: bool,
 }
 
 impl Contents {
@@ -64,7 +66,8 @@ impl Contents {
             None => None,
             Some(checkpoints) => Some((checkpoints.within_root()?, checkpoints.source.clone())),
         };
-        Ok(Self { config: contract::config_files(spec, machine), checkpoints, volume: image.read_only_root })
+        let config = contract::config_files(spec, machine);
+        Ok(Self { config, checkpoints, volume: image.read_only_root, pipes: spec.has_pipes() })
     }
 
     /// Where the archive is unpacked. A read-only root lets nothing be put beside its volume; an image that has no
@@ -78,7 +81,8 @@ impl Contents {
         if !self.volume {
             archive::append_folder(archive, &contract::ROOT[1..], 0o755)?;
         }
-        for name in ["input", "input/config", "input/data"] {
+        for name in ["input", "input/config", "input/data"].iter().filter(|name| !self.pipes || **name != "input/data")
+        {
             archive::append_folder(archive, &format!("{root}{name}"), 0o755)?;
         }
         // Whichever user the image runs as.
@@ -119,22 +123,15 @@ pub(super) fn body(
         contract::environment(spec, machine, contract::ROOT, Code::OfTheImage).map_err(ExecutorError::Client)?;
     // Metrics are read from lines as they come.
     environment.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
-    let labels = [
-        ("tunesmith.executor", names.executor.clone()),
-        ("tunesmith.attempt", spec.id.to_string()),
-        ("tunesmith.host", contract::host_name(machine.host)),
-        ("tunesmith.training-job", spec.id.training_job.simple().to_string()),
-        ("tunesmith.training-job-name", spec.training_job_name.clone()),
-        ("tunesmith.max-runtime-ms", spec.max_runtime_ms.to_string()),
-        ("tunesmith.stop-grace-ms", spec.stop_grace_ms.to_string()),
-    ];
+    let mut labels = labels(&names.executor, spec);
+    labels.insert("tunesmith.host".to_owned(), contract::host_name(machine.host));
     let network_mode = network_mode(settings, spec, names);
     Ok(ContainerCreateBody {
         image: Some(image.reference.clone()),
         cmd: Some(vec!["train".to_owned()]),
         hostname: Some(contract::host_name(machine.host)),
         env: Some(environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        labels: Some(labels),
         host_config: Some(HostConfig {
             network_mode: Some(network_mode.to_owned()),
             // Without a network a host does not know itself by its name.
@@ -148,6 +145,19 @@ pub(super) fn body(
         networking_config: names.network.as_ref().map(|network| network.connection(machine.host)),
         ..ContainerCreateBody::default()
     })
+}
+
+/// What all that an attempt has at its daemon is found by.
+pub(super) fn labels(executor: &str, spec: &AttemptSpec) -> HashMap<String, String> {
+    let labels = [
+        ("tunesmith.executor", executor.to_owned()),
+        ("tunesmith.attempt", spec.id.to_string()),
+        ("tunesmith.training-job", spec.id.training_job.simple().to_string()),
+        ("tunesmith.training-job-name", spec.training_job_name.clone()),
+        ("tunesmith.max-runtime-ms", spec.max_runtime_ms.to_string()),
+        ("tunesmith.stop-grace-ms", spec.stop_grace_ms.to_string()),
+    ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn network_mode<'a>(settings: &'a DockerSettings, spec: &AttemptSpec, names: &'a Names) -> &'a str {
@@ -178,20 +188,27 @@ fn host_config(settings: &DockerSettings, image: &Container, limits: &Limits, mo
         memory,
         // No swap on top.
         memory_swap: memory,
-        oom_score_adj: Some(FIRST_TO_GO),
-        cpu_shares: Some(CPU_SHARES),
         shm_size: Some(memory.map_or(SHARED_MEMORY, |memory| memory / 2)),
         nano_cpus: limits.bounds.map(|bounds| (bounds.cpus * 1e9) as i64),
         pids_limit: settings.max_processes.and_then(|processes| i64::try_from(processes).ok()),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        ipc_mode: Some("private".to_owned()),
-        privileged: Some(false),
         init: settings.init.then_some(true),
         readonly_rootfs: Some(image.read_only_root),
         tmpfs: image
             .read_only_root
             .then(|| HashMap::from([("/tmp".to_owned(), "rw,nosuid,nodev,mode=1777".to_owned())])),
+        ..confined()
+    }
+}
+
+/// What every container of an attempt is held to.
+pub(super) fn confined() -> HostConfig {
+    HostConfig {
+        oom_score_adj: Some(FIRST_TO_GO),
+        cpu_shares: Some(CPU_SHARES),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        ipc_mode: Some("private".to_owned()),
+        privileged: Some(false),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     }

@@ -15,6 +15,7 @@ mod follow;
 mod instances;
 mod launch;
 mod launching;
+mod meter;
 mod network;
 mod plan;
 mod prepare;
@@ -22,6 +23,7 @@ mod pull;
 mod settings;
 mod share;
 mod stamp;
+pub mod streams;
 pub mod supervisor;
 mod unfinished;
 mod volumes;
@@ -40,7 +42,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 
-use self::archive::{Bounds, Source, TransferError};
+use self::archive::{Bounds, Known, Source, TransferError};
 use self::daemon::{Patience, infrastructure};
 use self::instances::Resources;
 use self::launching::Launching;
@@ -312,7 +314,7 @@ impl DockerExecutor {
         // What comes later takes the place of what is there: the first host's files count.
         for container in containers.into_iter().rev() {
             // Files of two hosts may have one size and one time.
-            let bounds = Bounds { bytes, entries, changed_only: false };
+            let bounds = Bounds { bytes, entries, known: Known::Nothing };
             let source = Source { docker: &clients.patient, container, path: from, patience: self.settings.patience };
             match archive::download(source, into.clone(), bounds).await {
                 // The program may have removed it.
@@ -345,11 +347,8 @@ impl Executor for DockerExecutor {
             )));
         };
         spec.check_channels()?;
-        if let Some(channel) = spec.channels.iter().find(|channel| channel.pipe.is_some()) {
-            let name = &channel.name;
-            return Err(ExecutorError::Client(format!(
-                "nothing is streamed into a container, as channel {name} asks for"
-            )));
+        if let Some(why) = streams::refusal(&self.settings, spec) {
+            return Err(ExecutorError::Client(why));
         }
         let launch = self.launching.begin(spec.id);
         let folder = self.attempts.folder(spec.id);

@@ -25,6 +25,12 @@ pub(super) struct Plan {
     /// Of the other hosts'.
     #[serde(default)]
     pub(super) others: Vec<String>,
+    /// Of the helpers that stream channels, in the order of the hosts; none where nothing is streamed.
+    #[serde(default)]
+    pub(super) helpers: Vec<String>,
+    /// Of their meters, likewise; none where `/opt/ml` is no volume.
+    #[serde(default)]
+    pub(super) meters: Vec<String>,
     pub(super) max_runtime_ms: i64,
     pub(super) stop_grace_ms: i64,
     pub(super) max_log_bytes: u64,

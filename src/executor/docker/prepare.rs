@@ -3,21 +3,24 @@
 //! Invariant: every step may be done again by a server that finds it done in part, and what cannot be had for every host
 //! is had for none: a plan is written once all containers are there and filled. Starting them is the supervisor's.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, Mount};
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use tar::Builder;
 
-use super::archive;
+use super::archive::{self, Pieces};
 use super::daemon::{self, infrastructure};
 use super::instances::{self, Limits};
 use super::launch::{self, Contents, Names};
+use super::meter;
 use super::network;
 use super::plan::Plan;
 use super::share::Share;
+use super::streams::{self, Streams};
 use super::volumes::{self, Filled};
 use super::{Clients, DockerExecutor, pull, remove_container, stamp};
 use crate::domain::names::AttemptId;
@@ -25,7 +28,7 @@ use crate::executor::contract::{self, Machine};
 use crate::executor::disk_bound::DiskBound;
 use crate::executor::folder::{Folder, blocking};
 use crate::executor::images::Container;
-use crate::executor::{AttemptSpec, ExecutorError};
+use crate::executor::{AttemptSpec, ChannelSpec, ExecutorError};
 
 /// One host of an attempt, as it is to be.
 struct Host {
@@ -33,6 +36,7 @@ struct Host {
     machine: Machine,
     contents: Contents,
     mounts: Vec<Mount>,
+    streams: Streams,
 }
 
 impl DockerExecutor {
@@ -60,6 +64,7 @@ impl DockerExecutor {
         tokio::try_join!(
             self.end_earlier(&clients.docker, spec.id),
             pull::ensure(&clients.docker, &clients.patient, &self.settings, &image.reference),
+            self.ensure_helper_image(&clients, spec),
         )?;
 
         if let Some(internal) = internal {
@@ -67,6 +72,7 @@ impl DockerExecutor {
             names.network = Some(network::ensure(&clients.docker, &self.id, &name, spec.id, internal).await?);
         }
         let held = self.mount_channels(&clients, spec, image, &mut hosts).await?;
+        let helpers = self.make_helpers(&clients, spec, &names, &mut hosts).await?;
         let mut made = Vec::new();
         for host in &mut hosts {
             let mounts = std::mem::take(&mut host.mounts);
@@ -77,10 +83,20 @@ impl DockerExecutor {
         let containers = hosts.iter().map(|host| host.container.clone()).collect();
         for (host, made) in hosts.into_iter().zip(made) {
             if made || !has_begun(&clients.docker, &host.container).await? {
-                self.fill(&clients, &host.container, host.contents).await?;
+                let (path, contents) = (host.contents.unpacked_at(), host.contents);
+                self.fill(&clients, &host.container, path, move |archive| contents.write(archive)).await?;
             }
         }
-        let plan = self.plan(&clients, spec, image, containers, limits.bounds.map(|bounds| bounds.memory));
+        let memory = limits.bounds.map(|bounds| bounds.memory);
+        let mut plan = self.plan(&clients, spec, containers, memory);
+        plan.helpers = helpers;
+        if image.read_only_root && plan.disk.is_some() {
+            for container in plan.containers() {
+                let body = meter::body(&self.id, spec, &image.reference, container);
+                create(&clients.docker, &meter::name(container), body).await?;
+            }
+            plan.meters = plan.containers().map(meter::name).collect();
+        }
         let folder = folder.clone();
         blocking(format!("writing the plan of attempt {}", spec.id), move || {
             match mkfifo(&folder.control(), Mode::S_IRUSR | Mode::S_IWUSR) {
@@ -103,8 +119,12 @@ impl DockerExecutor {
             let machine = launch::machine(limits, machine_cpus, spec, host);
             let contents = Contents::new(spec, &machine, image)?;
             let container = self.container_name(spec.id, (spec.hosts > 1).then_some(host));
-            let own = image.read_only_root.then(|| volumes::mount(&volumes::own_name(&container), contract::ROOT));
-            Ok(Host { container, machine, contents, mounts: own.into_iter().collect() })
+            let own = image.read_only_root.then(|| {
+                let labels = launch::labels(&self.id, spec);
+                volumes::mount(&volumes::own_name(&container), contract::ROOT, labels)
+            });
+            let streams = Streams::default();
+            Ok(Host { container, machine, contents, mounts: own.into_iter().collect(), streams })
         };
         (0..spec.hosts.max(1)).map(host).collect()
     }
@@ -120,6 +140,10 @@ impl DockerExecutor {
     ) -> Result<Vec<Filled>, ExecutorError> {
         let mut held = Vec::new();
         for channel in &spec.channels {
+            if channel.pipe.is_some() {
+                held.extend(self.hand_to_streams(clients, spec, image, channel, hosts).await?);
+                continue;
+            }
             let target = format!("{}/input/data/{}", contract::ROOT, channel.name);
             let shares = if channel.sharded && spec.hosts > 1 { spec.hosts } else { 1 };
             for nth in 0..shares {
@@ -129,7 +153,8 @@ impl DockerExecutor {
                 let filled = volumes.filled(docker, patient, &image.reference, channel, share).await?;
                 let of = if shares > 1 { &mut hosts[nth..=nth] } else { &mut *hosts };
                 for host in of {
-                    host.mounts.push(volumes::channel_mount(&filled.name, &target, true));
+                    host.mounts.push(self.volumes.mount(&filled, &target));
+                    host.streams.folders.push(channel.name.clone());
                 }
                 held.push(filled);
             }
@@ -137,17 +162,74 @@ impl DockerExecutor {
         Ok(held)
     }
 
-    fn plan(
+    /// Gives a channel to the hosts' helpers: all of its data, since hosts that share it do so anew in each epoch.
+    async fn hand_to_streams(
         &self,
         clients: &Clients,
         spec: &AttemptSpec,
         image: &Container,
-        containers: Vec<String>,
-        memory: Option<u64>,
-    ) -> Plan {
+        channel: &ChannelSpec,
+        hosts: &mut [Host],
+    ) -> Result<Vec<Filled>, ExecutorError> {
+        let (docker, patient) = (&clients.docker, &clients.patient);
+        let mut held = Vec::new();
+        for source in streams::sources(channel) {
+            let part = ChannelSpec { source: source.clone(), ..channel.clone() };
+            held.push(self.volumes.filled(docker, patient, &image.reference, &part, None).await?);
+        }
+        for (nth, host) in hosts.iter_mut().enumerate() {
+            host.streams.add(&self.volumes, channel, &held, (nth, spec.hosts));
+        }
+        Ok(held)
+    }
+
+    /// Sees that there is a helper for each host of an attempt with channels to stream, and mounts its pipes; their names.
+    async fn make_helpers(
+        &self,
+        clients: &Clients,
+        spec: &AttemptSpec,
+        names: &Names,
+        hosts: &mut [Host],
+    ) -> Result<Vec<String>, ExecutorError> {
+        let Some(image) = self.settings.helper_image.as_ref().filter(|_| spec.has_pipes()) else {
+            return Ok(Vec::new());
+        };
+        let mut helpers = Vec::new();
+        for (nth, host) in hosts.iter_mut().enumerate() {
+            let mut streams = std::mem::take(&mut host.streams);
+            let folders = std::mem::take(&mut streams.folders);
+            let helper = streams::container_name(&host.container);
+            let made =
+                create(&clients.docker, &helper, streams.body(spec, names, image, (&host.container, nth))?).await?;
+            // Nothing can be made there later to mount a channel on.
+            if !folders.is_empty() && (made || !has_begun(&clients.docker, &helper).await?) {
+                self.fill(clients, &helper, streams::PIPES, move |archive| {
+                    folders.iter().try_for_each(|name| archive::append_folder(archive, name, 0o755))
+                })
+                .await?;
+            }
+            host.mounts.push(streams::pipes_of_host(spec, names, &host.container));
+            helpers.push(helper);
+        }
+        Ok(helpers)
+    }
+
+    /// Sees that the daemon has the image of helpers, where one is needed. Which it is was the owner's to say.
+    async fn ensure_helper_image(&self, clients: &Clients, spec: &AttemptSpec) -> Result<(), ExecutorError> {
+        let Some(image) = self.settings.helper_image.as_ref().filter(|_| spec.has_pipes()) else { return Ok(()) };
+        let there = pull::ensure(&clients.docker, &clients.patient, &self.settings, image).await;
+        there.map_err(|error| match error {
+            ExecutorError::Client(why) => ExecutorError::Infrastructure {
+                doing: "looking for the image of the helper that streams channels (docker.helper_image)".to_owned(),
+                source: io::Error::other(why),
+            },
+            infrastructure @ ExecutorError::Infrastructure { .. } => infrastructure,
+        })
+    }
+
+    fn plan(&self, clients: &Clients, spec: &AttemptSpec, containers: Vec<String>, memory: Option<u64>) -> Plan {
         let settings = &self.settings;
         let version = clients.docker.client_version();
-        let bound = DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib");
         let checkpoints = spec.checkpoints.as_ref();
         let mut containers = containers.into_iter();
         Plan {
@@ -156,12 +238,13 @@ impl DockerExecutor {
             api: Some((version.major_version, version.minor_version)),
             container: containers.next().unwrap_or_default(),
             others: containers.collect(),
+            helpers: Vec::new(),
+            meters: Vec::new(),
             max_runtime_ms: spec.max_runtime_ms,
             stop_grace_ms: spec.stop_grace_ms,
             max_log_bytes: settings.max_log_bytes,
             segment_bytes: settings.segment_bytes,
-            // The daemon does not tell how large a volume is.
-            disk: bound.filter(|_| !image.read_only_root),
+            disk: DiskBound::of(spec.volume_bytes, settings.max_disk_bytes, "docker.max_disk_gib"),
             memory,
             checkpoints: checkpoints.map(|it| (it.target.to_string_lossy().into_owned(), it.source.clone())),
             save_every_ms: milliseconds(settings.save_checkpoints_every),
@@ -170,13 +253,16 @@ impl DockerExecutor {
         }
     }
 
-    /// Puts the contract's files into a container.
-    async fn fill(&self, clients: &Clients, container: &str, contents: Contents) -> Result<(), ExecutorError> {
-        let doing = format!("filling the container {container}");
-        let (path, patience) = (contents.unpacked_at(), self.settings.patience);
-        let write = move |archive: &mut _| contents.write(archive);
-        let uploaded = archive::upload(&clients.patient, container, path, patience, write).await;
-        uploaded.map_err(|error| volumes::upload_failed(&doing, error))
+    /// Puts what `write` writes into a container.
+    async fn fill(
+        &self,
+        clients: &Clients,
+        container: &str,
+        path: &str,
+        write: impl FnOnce(&mut Builder<Pieces>) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), ExecutorError> {
+        let uploaded = archive::upload(&clients.patient, container, path, self.settings.patience, write).await;
+        uploaded.map_err(|error| volumes::upload_failed(&format!("filling the container {container}"), error))
     }
 
     /// Sees that no other attempt of a training job runs, such as one that was given up while the daemon was away.

@@ -22,6 +22,8 @@ pub struct DockerSettings {
     pub pull_timeout: Duration,
     /// Who to be to which registry.
     pub registries: Vec<Registry>,
+    /// Tunesmith's own image, of which helpers are made that stream channels; none where nothing is streamed.
+    pub helper_image: Option<String>,
     /// The network of containers without network isolation.
     pub network: String,
     /// What an instance type means.
@@ -97,6 +99,7 @@ impl DockerSettings {
             pull: Pull::IfMissing,
             pull_timeout: Duration::from_mins(30),
             registries: Vec::new(),
+            helper_image: None,
             network: "bridge".into(),
             instance_limits: InstanceLimits::Cap,
             reserve_memory: 512 << 20,

@@ -12,6 +12,7 @@
 
 mod disk;
 mod looking;
+mod streaming;
 mod watching;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 use self::looking::Seen;
 use self::watching::Watched;
+use super::archive::Known;
 use super::daemon;
 use super::ending;
 use super::follow::Follower;
@@ -107,7 +109,9 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
         follower,
         plan,
     };
-    attempt.run().await
+    let exit = attempt.run().await;
+    attempt.end_streams().await;
+    exit
 }
 
 /// The stop sequence, once begun; kept in the folder.
@@ -245,6 +249,13 @@ impl Attempt<'_> {
             self.follower.begin(now);
         }
         let Ok(docker) = self.docker().await else { return Ok(Ok(())) };
+        if let Err(failed) = self.start_streams(&docker).await {
+            return match failed {
+                Some(cause) => Ok(Err(self.end_all(cause).await)),
+                // Looked for again, as the daemon is.
+                None => Ok(Ok(())),
+            };
+        }
         let started = join_all(waiting.iter().map(|container| docker.start_container(container, None))).await;
         for error in started.into_iter().filter_map(Result::err) {
             // Without an answer it may have been started or not: the daemon knows.
@@ -368,7 +379,8 @@ impl Attempt<'_> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));
         };
-        if let Some(remark) = ending::save_checkpoints(&docker, &self.plan).await {
+        // Nothing saves them after that: a change that no time tells of is seen, too.
+        if let Some(remark) = ending::save_checkpoints(&docker, &self.plan, Known::ByContent).await {
             self.follower.remark(&remark, self.clock.now())?;
         }
         self.follower.finish(self.clock.now())?;

@@ -1,10 +1,10 @@
 //! Channels as volumes: filled once, mounted read-only by every container that reads them.
 //!
 //! Invariant: a volume is used only where a mark in the data directory says that it was filled to its end; its name says
-//! with what: the source's path, each file's name, size and time, and which share of them. Filling and removing one exclude each other and
-//! every start of a container that mounts it.
+//! with what: the source's path, each file's name, size and time, and which share of them. Only one at a time fills it, and
+//! none is removed that is being filled or about to be mounted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,17 @@ pub(super) struct Volumes {
     prefix: String,
     /// How long the daemon may take nothing of an upload.
     patience: Duration,
-    locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    locks: Mutex<HashMap<String, Arc<Lock>>>,
+}
+
+/// Who is at a volume.
+#[derive(Debug, Default)]
+struct Lock {
+    /// Shared by those who use or fill it; whoever removes it has it alone, and never waits for that: an attempt that has
+    /// one volume and waits for another would wait behind it.
+    used: Arc<RwLock<()>>,
+    /// Held by whoever fills it.
+    filled: tokio::sync::Mutex<()>,
 }
 
 /// A volume that stays as it is for as long as this is held.
@@ -76,16 +86,14 @@ impl Volumes {
         let share_name = share.map_or_else(String::new, |Share { host, hosts }| format!("{}of{hosts}-", host + 1));
         let name = format!("{}-channel-{share_name}{print}", self.prefix);
         let lock = self.lock(&name);
-        let shared = Arc::clone(&lock).read_owned().await;
-        if self.is_filled(docker, &name).await? {
-            return Ok(Filled { name, _held: shared });
-        }
-        drop(shared);
-        let alone = lock.write_owned().await;
+        let held = Arc::clone(&lock.used).read_owned().await;
         if !self.is_filled(docker, &name).await? {
-            self.fill(docker, patient, image, &name, (channel, share)).await?;
+            let _turn = lock.filled.lock().await;
+            if !self.is_filled(docker, &name).await? {
+                self.fill(docker, patient, image, &name, (channel, share)).await?;
+            }
         }
-        Ok(Filled { name, _held: alone.downgrade() })
+        Ok(Filled { name, _held: held })
     }
 
     /// Removes volumes that nobody used for long, and what is left of fillings that did not come to their end. Those that a
@@ -104,15 +112,21 @@ impl Volumes {
         .await?;
         // One that does not go keeps no other.
         let mut outcome = Ok(());
-        for name in self.unmarked(docker, &marked).await? {
-            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
-            // One that was filled meanwhile is as new as can be.
-            if !self.marks.join(&name).exists() {
-                outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
-            }
+        let mut left = self.unmarked(docker, &marked).await?;
+        left.extend(self.with_helpers(docker).await?);
+        for name in left {
+            let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
+            // One that was filled meanwhile is as new as can be; what filled it may have been made once more, by a request
+            // that was given up.
+            let removed = if self.marks.join(&name).exists() {
+                self.remove_helpers(docker, &name).await
+            } else {
+                self.remove_with_helpers(docker, &name).await
+            };
+            outcome = removed.and(outcome);
         }
         for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
-            let Ok(_alone) = self.lock(&name).try_write_owned() else { continue };
+            let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
             outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
         }
         outcome
@@ -128,15 +142,38 @@ impl Volumes {
         &self,
         docker: &bollard::Docker,
         marked: &HashMap<String, Duration>,
-    ) -> Result<Vec<String>, ExecutorError> {
-        let label = format!("{OWNER_LABEL}={}", self.prefix);
-        let filters = Some(HashMap::from([("label".to_owned(), vec![label])]));
+    ) -> Result<HashSet<String>, ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label()])]));
         let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await;
         let found = found.map_err(infrastructure("listing the channels' volumes"))?.volumes.unwrap_or_default();
         Ok(found.into_iter().map(|volume| volume.name).filter(|name| !marked.contains_key(name)).collect())
     }
 
-    fn lock(&self, name: &str) -> Arc<RwLock<()>> {
+    /// The volumes of this data directory that the daemon has a helper of.
+    async fn with_helpers(&self, docker: &bollard::Docker) -> Result<HashSet<String>, ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label(), HELPER_LABEL.to_owned()])]));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        let found = docker.list_containers(Some(options)).await;
+        let found = found.map_err(infrastructure("listing what fills the channels' volumes"))?;
+        Ok(found.into_iter().filter_map(|helper| helper.labels?.remove(HELPER_LABEL)).collect())
+    }
+
+    /// What all that is made here bears, volumes and what fills them.
+    fn label(&self) -> String {
+        format!("{OWNER_LABEL}={}", self.prefix)
+    }
+
+    /// A channel's volume at a path of a container, read-only.
+    pub(super) fn mount(&self, filled: &Filled, target: &str) -> Mount {
+        self.mount_named(&filled.name, target, true)
+    }
+
+    /// Bears the label, too: whoever mounts a volume that has been removed meanwhile makes it anew.
+    fn mount_named(&self, name: &str, target: &str, read_only: bool) -> Mount {
+        bare_mount(name, target, HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]), read_only)
+    }
+
+    fn lock(&self, name: &str) -> Arc<Lock> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }
@@ -170,12 +207,13 @@ impl Volumes {
         docker.create_volume(volume).await.map_err(failed())?;
         // Of a name of its own: a request that a server left behind may still hold another.
         let helper = format!("{name}-{}", uuid::Uuid::new_v4().simple());
-        let mount = channel_mount(name, FILLED_AT, false);
+        let mount = self.mount_named(name, FILLED_AT, false);
+        let labels = [(HELPER_LABEL.to_owned(), name.to_owned()), (OWNER_LABEL.to_owned(), self.prefix.clone())];
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // Never started, but there has to be something.
             entrypoint: Some(vec!["none".to_owned()]),
-            labels: Some(HashMap::from([(HELPER_LABEL.to_owned(), name.to_owned())])),
+            labels: Some(labels.into()),
             network_disabled: Some(true),
             host_config: Some(HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
@@ -228,13 +266,19 @@ pub(super) fn own_name(container: &str) -> String {
     format!("{container}-ml")
 }
 
+/// The volume of a container's pipes.
+pub(super) fn pipes_name(container: &str) -> String {
+    format!("{container}-pipes")
+}
+
 /// Such volumes of an attempt, on one host or several; `name` is what the names of its containers begin with.
 pub(super) async fn of_attempt(docker: &bollard::Docker, name: &str) -> Result<Vec<String>, Error> {
     let filters = Some(HashMap::from([("name".to_owned(), vec![name.to_owned()])]));
     let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
     // The filter takes parts of names.
     let is_own = |volume: &str| {
-        let host = volume.strip_prefix(name).and_then(|rest| rest.strip_suffix("-ml"));
+        let rest = volume.strip_prefix(name);
+        let host = rest.and_then(|rest| rest.strip_suffix("-ml").or_else(|| rest.strip_suffix("-pipes")));
         host.is_some_and(|host| host.is_empty() || host.starts_with("-algo-"))
     };
     Ok(found.into_iter().map(|volume| volume.name).filter(|volume| is_own(volume)).collect())
@@ -248,21 +292,25 @@ pub(super) fn upload_failed(doing: &str, error: TransferError) -> ExecutorError 
     }
 }
 
-/// A volume at a path of a container.
-pub(super) fn mount(volume: &str, target: &str) -> Mount {
+/// A volume at a path of a container, made with labels where it is not there. One that is empty gets what the image has at
+/// that path.
+pub(super) fn mount(volume: &str, target: &str, labels: HashMap<String, String>) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.to_owned()),
         target: Some(target.to_owned()),
         read_only: Some(false),
+        volume_options: Some(MountVolumeOptions { labels: Some(labels), ..MountVolumeOptions::default() }),
         ..Mount::default()
     }
 }
 
-/// A channel's volume at a path of a container. Where it is empty it stays so, whatever the image has at that path.
-pub(super) fn channel_mount(volume: &str, target: &str, read_only: bool) -> Mount {
-    let options = MountVolumeOptions { no_copy: Some(true), ..MountVolumeOptions::default() };
-    Mount { read_only: Some(read_only), volume_options: Some(options), ..mount(volume, target) }
+/// The same, but nothing of the image's.
+pub(super) fn bare_mount(volume: &str, target: &str, labels: HashMap<String, String>, read_only: bool) -> Mount {
+    let mut mount = mount(volume, target, labels);
+    mount.read_only = Some(read_only);
+    mount.volume_options.get_or_insert_default().no_copy = Some(true);
+    mount
 }
 
 /// Tells one content from another, without reading it.

@@ -5,12 +5,13 @@
 //! open for as long as the process lives. All of it ends with that process, whatever its readers do, and who started it
 //! ends it. What is streamed was staged before.
 //!
-//! The program may be at the pipes' folder too: a pipe is made and opened by a handle on that folder, no link there is
+//! The program may be at the pipes' folder too (what it breaks there is its fault): a pipe is made and opened by a handle on that folder, no link there is
 //! followed, and nothing but a pipe is written to.
 
 mod epoch;
 mod record_io;
 mod source;
+pub(super) mod told;
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -18,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::libc;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,15 @@ pub(super) struct Stream {
     pub(super) share: Share,
 }
 
+/// Who can write to the folder of the pipes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writers {
+    /// Who makes the pipes, alone.
+    Alone,
+    /// The program, too.
+    ProgramToo,
+}
+
 /// Why a channel cannot be streamed; the texts are for the user.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StreamError {
@@ -52,6 +63,20 @@ pub(super) enum StreamError {
         channel: String,
         /// What is wrong with which object.
         why: String,
+    },
+    /// The program has made a pipe impossible: the job's fault.
+    #[error(
+        "the channel {channel} cannot be streamed: the training program leaves no place for the pipe {pipe} ({source}): it \
+         is to leave input/data as it is"
+    )]
+    Displaced {
+        /// Which.
+        channel: String,
+        /// Which of its pipes.
+        pipe: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The machine failed.
     #[error("the channel {channel} cannot be streamed: {source}")]
@@ -72,9 +97,9 @@ impl Stream {
 
     /// Streams epoch after epoch, for as long as there are readers; returns only what made that impossible, once `report`
     /// was told of it.
-    pub(super) fn run(&self, folder: BorrowedFd<'_>, report: impl Fn(&StreamError)) {
+    fn run(&self, folder: BorrowedFd<'_>, writers: Writers, report: impl Fn(&StreamError)) {
         let machine = |source| StreamError::Machine { channel: self.name.clone(), source };
-        let mut source = match Source::open(&self.source, self.spec.list.as_deref()) {
+        let mut source = match Source::open(&self.source, self.spec.list.as_deref(), &self.spec.buckets) {
             Ok(source) => source,
             Err(error) => return report(&machine(error)),
         };
@@ -83,9 +108,13 @@ impl Stream {
                 Ok(pipe) => pipe,
                 // The program has removed the whole folder.
                 Err(error) if error.kind() == ErrorKind::NotFound => return,
-                Err(error) => return report(&machine(error)),
+                Err(error) => return report(&self.unmade(epoch, writers, error)),
             };
-            let next = make(folder, &self.pipe(epoch + 1)).map_err(machine);
+            let next = match make(folder, &self.pipe(epoch + 1)) {
+                // The same: this is the last epoch.
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                made => made.map_err(|error| self.unmade(epoch + 1, writers, error)),
+            };
             let order = epoch_order(source.len(), self.spec.shuffle_seed, epoch, self.share);
             let written = next.and_then(|()| epoch::write(self, &mut source, &order, &pipe));
             // Whoever comes to it now would wait for ever.
@@ -103,6 +132,16 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// What it means that a pipe could not be made or opened.
+    fn unmade(&self, epoch: u64, writers: Writers, source: io::Error) -> StreamError {
+        let channel = self.name.clone();
+        let of_program = [libc::EISDIR, libc::ENOTDIR, libc::EACCES, libc::EPERM];
+        if writers == Writers::ProgramToo && source.raw_os_error().is_some_and(|error| of_program.contains(&error)) {
+            return StreamError::Displaced { channel, pipe: self.pipe(epoch), source };
+        }
+        StreamError::Machine { channel, source }
     }
 
     fn pipe(&self, epoch: u64) -> String {
@@ -129,6 +168,22 @@ impl Stream {
             }
         }
     }
+}
+
+/// Streams all of them into a folder, each in a thread, until this process is ended. What cannot be streamed is told, a line
+/// for each (see [`told`]).
+pub(super) fn serve(streams: &[Stream], (folder, writers): (BorrowedFd<'_>, Writers), tell: impl Fn(&str) + Sync) -> ! {
+    // Before anything is unwound: a pipe that is closed looks like the end of its data.
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    std::thread::scope(|scope| {
+        for stream in streams {
+            scope.spawn(|| stream.run(folder, writers, |error| tell(&told::line(error))));
+        }
+        // Threads end where their channel does; what follows from what they told is for others to decide.
+        loop {
+            std::thread::park();
+        }
+    })
 }
 
 /// Makes a pipe; whatever file stands there goes.

@@ -3,6 +3,7 @@
 //! Invariant: only regular files at or beneath the channel's own data are opened, whatever links stand there. How many
 //! items there are and what each is does not change once a source is open.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -19,6 +20,8 @@ use crate::executor::paths::open_without_links;
 #[derive(Debug)]
 pub(super) struct Source {
     folder: Dir,
+    /// By the first part of a path, where the items' files are in several folders.
+    buckets: BTreeMap<String, Dir>,
     items: Items,
 }
 
@@ -40,24 +43,24 @@ pub(super) enum Part {
 }
 
 impl Source {
-    /// Opens a folder, or a single file; of a folder what a list names, or all of it.
-    pub(super) fn open(path: &Path, list: Option<&Path>) -> io::Result<Self> {
-        let place = open_without_links(path)?;
-        let opened = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
-        if opened.metadata()?.is_dir() {
-            let folder = Dir::from_std_file(opened);
+    /// Opens a folder, or a single file; of a folder what a list names, or all of it. What a list names may be in further
+    /// folders.
+    pub(super) fn open(path: &Path, list: Option<&Path>, buckets: &BTreeMap<String, PathBuf>) -> io::Result<Self> {
+        let bucket = |(name, path): (&String, &PathBuf)| Ok((name.clone(), Dir::from_std_file(opened(path)?)));
+        let buckets = buckets.iter().map(bucket).collect::<io::Result<_>>()?;
+        let place = opened(path)?;
+        if place.metadata()?.is_dir() {
+            let folder = Dir::from_std_file(place);
             let items = match list {
                 None => Items::Files(files(&folder)?),
                 Some(list) => lines(list)?,
             };
-            return Ok(Self { folder, items });
+            return Ok(Self { folder, buckets, items });
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::new(ErrorKind::InvalidInput, "the data has no name"));
         };
-        let place = open_without_links(parent)?;
-        let folder = Dir::from_std_file(File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?);
-        Ok(Self { folder, items: Items::Files(vec![name.into()]) })
+        Ok(Self { folder: Dir::from_std_file(opened(parent)?), buckets, items: Items::Files(vec![name.into()]) })
     }
 
     /// How many items it has.
@@ -87,15 +90,32 @@ impl Source {
         }
     }
 
+    /// The folder of an item's file, and its path there.
+    fn place<'a>(&'a self, path: &'a Path) -> Option<(&'a Dir, &'a Path)> {
+        if self.buckets.is_empty() {
+            return Some((&self.folder, path));
+        }
+        let mut parts = path.components();
+        let bucket = self.buckets.get(parts.next()?.as_os_str().to_str()?)?;
+        Some((bucket, parts.as_path()))
+    }
+
     /// Opens a regular file of an item, with its length.
     pub(super) fn file(&self, path: &Path) -> io::Result<(File, u64)> {
         let mut options = OpenOptions::new();
         // Something else may stand there by now, and must not be waited for.
         options.read(true).custom_flags(libc::O_NONBLOCK);
-        let file = self.folder.open_with(path, &options)?.into_std();
+        let (folder, path) = self.place(path).ok_or(ErrorKind::NotFound)?;
+        let file = folder.open_with(path, &options)?.into_std();
         let meta = file.metadata()?;
         if meta.is_file() { Ok((file, meta.len())) } else { Err(io::Error::other("it is no regular file")) }
     }
+}
+
+/// Opens what stands at a path, for reading.
+fn opened(path: &Path) -> io::Result<File> {
+    let place = open_without_links(path)?;
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 /// The regular files of a folder, by links within it too.
@@ -144,17 +164,17 @@ mod tests {
         std::os::unix::fs::symlink("../secret", data.join("b-out")).unwrap();
         std::os::unix::fs::symlink("a/x", data.join("c-in")).unwrap();
         nix::unistd::mkfifo(&data.join("d-pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut source = Source::open(&data, None).unwrap();
+        let mut source = Source::open(&data, None, &BTreeMap::new()).unwrap();
         let file = |path: &str| vec![Part::File(path.into())];
         assert_eq!(items(&mut source), [file("a.csv"), file("a/x"), file("c-in")]);
         assert_eq!(read(&source, "c-in").unwrap(), "data/a/x");
         for beyond in ["b-out", "../secret", "d-pipe", "a", "none"] {
             assert!(read(&source, beyond).is_err(), "{beyond}");
         }
-        let mut single = Source::open(&data.join("a.csv"), None).unwrap();
+        let mut single = Source::open(&data.join("a.csv"), None, &BTreeMap::new()).unwrap();
         assert_eq!(items(&mut single), [file("a.csv")]);
         assert_eq!(single.item(7).unwrap(), []);
-        assert!(Source::open(&data.join("c-in"), None).is_err(), "a link is not what was staged");
+        assert!(Source::open(&data.join("c-in"), None, &BTreeMap::new()).is_err(), "a link is not what was staged");
     }
 
     #[test]
@@ -162,7 +182,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("list");
         std::fs::write(&list, "[{\"file\":\"b\"},{\"text\":\"1\"}]\n[{\"file\":\"a\"}]\n[]").unwrap();
-        let mut source = Source::open(&folder.path().canonicalize().unwrap(), Some(&list)).unwrap();
+        let mut source = Source::open(&folder.path().canonicalize().unwrap(), Some(&list), &BTreeMap::new()).unwrap();
         assert_eq!(source.len(), 3);
         assert_eq!(source.item(1).unwrap(), [Part::File("a".into())]);
         assert_eq!(source.item(0).unwrap(), [Part::File("b".into()), Part::Text("1".into())]);

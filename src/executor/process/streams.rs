@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,10 +18,7 @@ use super::init;
 use crate::domain::outcome::ExitCause;
 use crate::executor::folder::Folder;
 use crate::executor::paths::open_without_links;
-use crate::executor::pipe::{Stream, StreamError};
-
-/// How much of what is told is kept, bytes: what a pipe takes as one.
-const TOLD_BYTES: usize = 2048;
+use crate::executor::pipe::{self, Stream, Writers, told};
 
 /// The process, as its supervisor holds it.
 #[derive(Debug)]
@@ -46,8 +43,15 @@ impl Streams {
             ForkResult::Parent { child } => Ok(Some(Self { process: child, report: Some(report.into()) })),
             ForkResult::Child => {
                 drop(report);
-                serve(streams, &pipes, &told.into(), supervisor);
-                std::process::exit(1)
+                // A supervisor that died before that sends no signal.
+                if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != supervisor {
+                    std::process::exit(1)
+                }
+                let told = File::from(told);
+                // A supervisor that has gone takes this process with it.
+                pipe::serve(streams, (pipes.as_fd(), Writers::ProgramToo), |line| {
+                    let _ = (&told).write_all(line.as_bytes());
+                })
             }
         }
     }
@@ -65,16 +69,11 @@ impl Streams {
 
     /// Why the attempt cannot go on: what the process has told, or its end. Pipes stay open until this is dropped.
     pub(super) fn failure(&mut self) -> ExitCause {
-        let mut told = [0; TOLD_BYTES];
-        let length = self.report.take().and_then(|mut report| report.read(&mut told).ok()).unwrap_or(0);
-        let message = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut said = [0; told::MOST_BYTES];
+        let length = self.report.take().and_then(|mut report| report.read(&mut said).ok()).unwrap_or(0);
         // Other channels may have told of theirs, too.
-        let first = told[..length].split(|&byte| byte == b'\n').next().unwrap_or_default();
-        match first.split_first() {
-            Some((b'd', text)) => ExitCause::InputRefused { message: message(text) },
-            Some((_, text)) => ExitCause::Infrastructure { message: message(text) },
-            None => died(),
-        }
+        let first = said[..length].split(|&byte| byte == b'\n').next().unwrap_or_default();
+        told::cause(first).unwrap_or_else(died)
     }
 }
 
@@ -94,32 +93,4 @@ impl Drop for Streams {
         let _ = kill(self.process, Signal::SIGKILL);
         let _ = waitpid(self.process, None);
     }
-}
-
-/// Streams all channels, each in a thread, for as long as the supervisor lives.
-fn serve(streams: &[Stream], pipes: &OwnedFd, told: &File, supervisor: Pid) {
-    // A supervisor that died before that sends no signal.
-    if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != supervisor {
-        return;
-    }
-    // Before anything is unwound: a pipe that is closed looks like the end of its data.
-    std::panic::set_hook(Box::new(|_| std::process::abort()));
-    std::thread::scope(|scope| {
-        for stream in streams {
-            scope.spawn(|| stream.run(pipes.as_fd(), |error| tell(told, error)));
-        }
-        // Threads end where their channel does; what they told is the supervisor's to act on.
-        loop {
-            std::thread::park();
-        }
-    });
-}
-
-fn tell(mut told: &File, error: &StreamError) {
-    let kind = if matches!(error, StreamError::Data { .. }) { 'd' } else { 'm' };
-    let mut text = format!("{kind}{}", error.to_string().replace('\n', " "));
-    text.truncate(text.floor_char_boundary(TOLD_BYTES - 1));
-    text.push('\n');
-    // A supervisor that has gone takes this process with it.
-    let _ = told.write_all(text.as_bytes());
 }

@@ -158,7 +158,8 @@ async fn quotas_are_refused_in_the_services_words(engine: Engine) {
         "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://data/rows"}}}]);
     let (code, text) = app.refused("CreateHyperParameterTuningJob", &streamed).await;
     assert_eq!(code, "ValidationException");
-    assert!(text.contains("Pipe of channel rows is not supported for a container image"), "{text}");
+    let named = text.contains("Pipe of channel rows is not supported for a container image");
+    assert!(named && text.contains("docker.helper_image"), "{text}");
     app.ok("CreateHyperParameterTuningJob", &on_hosts("local/contained:1", 8)).await;
     let (code, text) = app.refused("CreateHyperParameterTuningJob", &minimal("two")).await;
     assert_eq!(code, "ResourceLimitExceeded");

@@ -1,7 +1,7 @@
 //! What becomes of attempts when their daemon is restarted, breaks off, falls silent, or takes its time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::models::VolumeListResponse;
 use bollard::query_parameters::ListVolumesOptions;
@@ -62,6 +62,8 @@ struct Between {
     rules: Rules,
     /// A request was kept from the daemon.
     held: Arc<Notify>,
+    /// Requests that come late may come.
+    late: Arc<Notify>,
 }
 
 type Rules = Arc<Mutex<Vec<Rule>>>;
@@ -78,20 +80,30 @@ struct Rule {
 enum Fate {
     /// The daemon never sees it.
     Held,
+    /// The daemon sees it once that is let go, whether the client still waits or not.
+    Late,
     /// The connection ends after so many bytes of the answer.
     CutAfter(usize),
+    /// The same, but only after a while in which nothing comes.
+    CutSlowly(usize, Duration),
 }
 
 impl Between {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let between = Self { folder, connections: Arc::default(), rules: Arc::default(), held: Arc::default() };
+        let between = Self {
+            folder,
+            connections: Arc::default(),
+            rules: Arc::default(),
+            held: Arc::default(),
+            late: Arc::default(),
+        };
         let listener = UnixListener::bind(between.folder.path().join("docker.sock")).unwrap();
         let connections = Arc::clone(&between.connections);
-        let (rules, held) = (Arc::clone(&between.rules), Arc::clone(&between.held));
+        let (rules, held, late) = (Arc::clone(&between.rules), Arc::clone(&between.held), Arc::clone(&between.late));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let connection = tokio::spawn(carry(client, Arc::clone(&rules), Arc::clone(&held)));
+                let connection = tokio::spawn(carry(client, Arc::clone(&rules), Arc::clone(&held), Arc::clone(&late)));
                 connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection.abort_handle());
             }
         });
@@ -114,12 +126,12 @@ impl Between {
 }
 
 /// Carries one connection's bytes to and fro.
-async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>) {
+async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>, late: Arc<Notify>) {
     let daemon = UnixStream::connect(address().trim_start_matches("unix://")).await.unwrap();
     let ((mut from_client, mut to_client), (mut from_daemon, mut to_daemon)) =
         (client.into_split(), daemon.into_split());
     let (mut request, mut answer) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    let mut left = usize::MAX;
+    let (mut left, mut slowly) = (usize::MAX, Duration::ZERO);
     while left > 0 {
         tokio::select! {
             read = from_client.read(&mut request) => {
@@ -129,7 +141,12 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>) {
                         held.notify_one();
                         std::future::pending::<()>().await;
                     }
+                    Some(Fate::Late) => {
+                        held.notify_one();
+                        late.notified().await;
+                    }
                     Some(Fate::CutAfter(bytes)) => left = bytes,
+                    Some(Fate::CutSlowly(bytes, after)) => (left, slowly) = (bytes, after),
                     None => {}
                 }
                 if to_daemon.write_all(&request[..length]).await.is_err() {
@@ -146,6 +163,7 @@ async fn carry(client: UnixStream, rules: Rules, held: Arc<Notify>) {
             }
         }
     }
+    tokio::time::sleep(slowly).await;
 }
 
 fn fate_of(request: &[u8], rules: &Rules) -> Option<Fate> {
@@ -236,6 +254,34 @@ async fn a_stop_is_heard_while_a_channel_is_uploaded_and_nothing_of_it_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_makes_that_comes_after_its_stop_is_found() {
+    let between = Between::start();
+    let h = Harness::with(|settings| settings.address = between.address()).await;
+    between.rule(&["POST ", "/containers/create?", "-channel-"], Fate::Late, 1);
+    let mut spec = script("");
+    spec.channels.push(channel(h.scratch(), "train", "rows\n"));
+    let observed = stopped_meanwhile(&h, &spec, &between).await;
+    assert!(matches!(&observed, Observed::Exited(exit) if exit.cause == ExitCause::Stopped), "{observed:?}");
+    let filled = volumes(&h, &spec).await;
+    h.executor.remove(spec.id).await.unwrap();
+    h.executor.remove_channels().await.unwrap();
+    assert_eq!(volumes(&h, &spec).await, Vec::<String>::new());
+    // A container is made to fill a volume that is gone, and with it the volume.
+    between.late.notify_one();
+    let helpers = async || containers(&h.docker, &format!("tunesmith.fills={}", filled[0])).await;
+    let until = Instant::now() + PATIENCE;
+    while helpers().await.is_empty() {
+        assert!(Instant::now() < until, "the request comes");
+    }
+    // A daemon that lists it may not have come to its end with it.
+    while !(helpers().await.is_empty() && volumes(&h, &spec).await.is_empty()) {
+        h.executor.remove_channels().await.unwrap();
+        assert!(Instant::now() < until, "{:?} {:?}", helpers().await, volumes(&h, &spec).await);
+    }
+    drop(h);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_falls_silent_is_given_up_and_asked_again() {
     let between = Between::start();
     let h = Harness::with(|settings| {
@@ -284,6 +330,27 @@ async fn the_last_lines_come_though_the_daemon_breaks_off_as_the_container_ends(
     let said = told(&h, &script("seq 5000; echo warned >&2")).await;
     let (out, err): (Vec<_>, Vec<_>) = said.into_iter().partition(|line| line != "warned");
     assert_eq!((out, err.len()), ((1..=5000).map(|n| n.to_string()).collect::<Vec<_>>(), 1));
+    drop(h);
+}
+
+/// Nor does it take longer than the daemon may be away to get past what the log has no room for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_is_read_to_its_end_though_the_daemon_breaks_off_again_and_again() {
+    let between = Between::start();
+    let h = Harness::with(|settings| {
+        (settings.address, settings.patience) = (between.address(), Duration::from_secs(1));
+        settings.max_log_bytes = 1000;
+    })
+    .await;
+    between.rule(&["/logs?", "follow=true"], Fate::CutAfter(0), usize::MAX);
+    between.rule(&["/logs?", "follow=false"], Fate::CutSlowly(8_000, Duration::from_millis(500)), 60);
+    // Seconds apart, since what a second holds is asked for as a whole.
+    let text =
+        "for s in 1 2 3 4 5 6; do seq 40 | sed 's/$/ 0123456789/' >&2; sleep 1.1; done; echo the end >&2; exit 3";
+    let spec = script(text);
+    h.executor.launch(&spec).await.unwrap();
+    let exit = over(&h.executor, spec.id).await;
+    assert_eq!((exit.cause, exit.stderr_tail.ends_with("the end")), (ExitCause::Exited { code: 3 }, true));
     drop(h);
 }
 

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
-use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, RemoveVolumeOptions,
+};
 use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::{Exit, ExitCause};
 use tunesmith::executor::docker::{InstanceLimits, Pull};
-use tunesmith::executor::{AttemptSpec, CheckpointSpec, Executor, ExecutorError, Observed, Stream};
+use tunesmith::executor::{AttemptSpec, ChannelSpec, CheckpointSpec, Executor, ExecutorError, Observed, Stream};
 
 use crate::support::docker::{Harness, SHELL, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, log, over, script};
@@ -140,13 +142,22 @@ async fn a_flood_is_cut_off_with_a_mark_and_the_end_is_told() {
 #[tokio::test]
 async fn too_much_disk_ends_it_with_the_reason() {
     let h = Harness::start().await;
-    let mut spec =
-        script("head -c 60000000 /dev/zero > /opt/ml/model/big; echo written; while true; do sleep 0.1; done");
-    spec.volume_bytes = Some(16 << 20);
-    h.executor.launch(&spec).await.unwrap();
-    let exit = over(&h.executor, spec.id).await;
-    let says = "more than 16777216 bytes of disk: ask for a larger VolumeSizeInGB";
-    assert!(matches!(&exit.cause, ExitCause::OverLimit { message } if message.contains(says)), "{exit:?}");
+    for image in ["test/sh:1", "test/read-only:1"] {
+        let mut spec =
+            script("head -c 60000000 /dev/zero > /opt/ml/model/big; echo written; while true; do sleep 0.1; done");
+        (spec.image, spec.volume_bytes) = (image.into(), Some(16 << 20));
+        // What others have filled is not the program's.
+        spec.channels.push(channel(h.scratch(), "train", &"x".repeat(20 << 20)));
+        h.executor.launch(&spec).await.unwrap();
+        let exit = over(&h.executor, spec.id).await;
+        let says = "more than 16777216 bytes of disk: ask for a larger VolumeSizeInGB";
+        assert!(matches!(&exit.cause, ExitCause::OverLimit { message } if message.contains(says)), "{exit:?}");
+        let mut small = AttemptSpec { id: script("").id, ..spec.clone() };
+        small.hyperparameters = script("sleep 2.5; echo kept").hyperparameters;
+        assert_eq!(told(&h, &small).await, ["kept"], "{image}");
+        h.executor.remove(spec.id).await.unwrap();
+        assert!(containers(&h.docker, &format!("tunesmith.attempt={}", spec.id)).await.is_empty());
+    }
 }
 
 #[tokio::test]
@@ -229,6 +240,34 @@ async fn a_channel_is_filled_once_and_anew_when_it_changes() {
     h.executor.remove_channels().await.unwrap();
     assert!(h.docker.inspect_volume(&first).await.is_err(), "nobody uses it");
     assert_eq!(run().await.0[0], "other rows", "filled again");
+}
+
+#[tokio::test]
+async fn attempts_that_come_at_once_wait_for_no_channel_of_each_other() {
+    let h = Harness::start().await;
+    let (one, two) = (channel(h.scratch(), "one", "1\n"), channel(h.scratch(), "two", "2\n"));
+    let named = |name: &str, channel: &ChannelSpec| ChannelSpec { name: name.into(), ..channel.clone() };
+    let run = async |order: [&ChannelSpec; 4]| {
+        let mut spec = script("cd /opt/ml/input/data; cat a/data.csv b/data.csv c/data.csv d/data.csv | tr -d '\\n'");
+        spec.channels.extend(["a", "b", "c", "d"].iter().zip(order).map(|(name, channel)| named(name, channel)));
+        told(&h, &spec).await
+    };
+    let (there, back) = ([&one, &one, &two, &one], [&two, &one, &two, &two]);
+    run(there).await;
+    // Somebody removes the volumes: all find out at once.
+    for id in h.executor.list().await.unwrap() {
+        h.executor.remove(id).await.unwrap();
+    }
+    for volume in std::fs::read_dir(h.settings.data_dir.join("docker/volumes")).unwrap() {
+        let name = volume.unwrap().file_name().into_string().unwrap();
+        h.docker.remove_volume(&name, None::<RemoveVolumeOptions>).await.unwrap();
+    }
+    let all = async { tokio::join!(run(there), run(back), run(there), run(back)) };
+    let all = tokio::time::timeout(PATIENCE, all).await.expect("nobody waits for ever");
+    assert_eq!(
+        all,
+        (vec!["1121".to_owned()], vec!["2122".to_owned()], vec!["1121".to_owned()], vec!["2122".to_owned()])
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod daemon;
 #[cfg(feature = "docker")]
 mod docker;
 #[cfg(feature = "docker")]
+mod docker_pipes;
+#[cfg(feature = "docker")]
 mod hosts;
 mod pipes;
 mod process;
@@ -36,7 +38,7 @@ macro_rules! executor_suite {
 
             executor_suite!(@tests Harness:
                 an_epoch_is_the_whole_channel, channels_are_read_independently, records_are_framed_and_unpacked,
-                a_list_says_what_is_streamed, epochs_are_shuffled_by_the_seed, an_epoch_may_be_left_early,
+                a_list_says_what_is_streamed, a_list_may_name_several_buckets, epochs_are_shuffled_by_the_seed, an_epoch_may_be_left_early,
                 no_reader_holds_up_the_end, what_cannot_be_streamed_is_told);
         }
     )* };
@@ -59,4 +61,6 @@ mod common {
 
 mod streamed {
     executor_suite! {@pipes process, plain_process}
+    #[cfg(feature = "docker")]
+    executor_suite! {@pipes docker_streaming}
 }

@@ -14,7 +14,7 @@ use crate::support::executor_harness::process::Harness;
 use crate::support::executor_harness::{ExecutorHarness, line, lines, log, over, script};
 
 /// A folder with these objects, streamed as `train`.
-fn streamed(scratch: &Path, objects: &[(&str, &[u8])], pipe: PipeSpec) -> ChannelSpec {
+pub(super) fn streamed(scratch: &Path, objects: &[(&str, &[u8])], pipe: PipeSpec) -> ChannelSpec {
     let source = scratch.canonicalize().unwrap().join(format!("channel-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&source).unwrap();
     for (path, bytes) in objects {
@@ -32,24 +32,37 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     packing.finish().unwrap()
 }
 
-/// A script that reads channels by Python, with `record(f)`, which is the next record or nothing at the end.
-fn python(text: &str) -> AttemptSpec {
-    let prelude = "import os, struct, sys, time\n\
-                   data = os.environ['SM_INPUT_DIR'] + '/data/'\n\
-                   def record(f):\n\
-                   \x20   head = f.read(8)\n\
-                   \x20   if not head: return None\n\
-                   \x20   magic, length = struct.unpack('<II', head)\n\
-                   \x20   assert magic == 0xced7230a and length < 1 << 29, head\n\
-                   \x20   body = f.read((length + 3) // 4 * 4)\n\
-                   \x20   assert len(body) % 4 == 0 and not body[length:].strip(b'\\0'), body\n\
-                   \x20   return body[:length]\n\
-                   def records(name):\n\
-                   \x20   with open(data + name, 'rb') as f:\n\
-                   \x20       return list(iter(lambda: record(f), None))\n";
-    let mut spec = script("exec python3 -c \"$CODE\"");
-    spec.environment.insert("CODE".into(), format!("{prelude}{text}"));
-    spec
+/// A script that prints what it reads from pipes, in hexadecimal digits.
+fn print(pipes: &str) -> AttemptSpec {
+    script(&format!("cd $SM_INPUT_DIR/data; for pipe in {pipes}; do od -An -v -tx1 $pipe | tr -d ' '; echo end; done"))
+}
+
+/// The digits that such a script printed for each pipe. It prints short lines: a daemon may lose the end of a long one.
+fn printed(lines: &[String]) -> Vec<String> {
+    let mut pipes: Vec<String> = lines.split(|line| line == "end").map(<[String]>::concat).collect();
+    assert_eq!(pipes.pop().as_deref(), Some(""));
+    pipes
+}
+
+fn bytes(line: &str) -> Vec<u8> {
+    let digits = line.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+/// Reads as the readers of `RecordIO` do: a magic number, a length, the data, zeros up to a multiple of four bytes.
+fn records(line: &str) -> Vec<Vec<u8>> {
+    let (all, mut records) = (bytes(line), Vec::new());
+    let mut rest = all.as_slice();
+    while !rest.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+        assert_eq!((word(0), word(4) >> 29), (0xced7_230a, 0));
+        let length = word(4) as usize;
+        let (record, padding) = rest[8..8 + length.div_ceil(4) * 4].split_at(length);
+        assert!(padding.iter().all(|byte| *byte == 0));
+        records.push(record.to_vec());
+        rest = &rest[8 + length + padding.len()..];
+    }
+    records
 }
 
 /// Runs an attempt to its end.
@@ -123,7 +136,7 @@ pub(super) async fn channels_are_read_independently(h: &mut impl ExecutorHarness
 
 pub(super) async fn records_are_framed_and_unpacked(h: &mut impl ExecutorHarness) {
     let magic = 0xced7_230a_u32.to_le_bytes().repeat(2);
-    let large = vec![b'x'; 300_000];
+    let large = vec![b'x'; 100_000];
     let objects: [(&str, &[u8]); 6] =
         [("a", b""), ("b", b"1"), ("c", b"four"), ("d", &magic), ("e", &large), ("f", b"12345")];
     let zipped: Vec<_> = objects.iter().map(|(name, bytes)| (*name, packed(bytes))).collect();
@@ -132,19 +145,17 @@ pub(super) async fn records_are_framed_and_unpacked(h: &mut impl ExecutorHarness
     let twice = [packed(b"12"), packed(b"345")].concat();
     zipped[5].1 = &twice;
     zipped[0].1 = b"";
-    let text = "a, b = records('train_0'), records('zip_0')\n\
-                print([len(r) for r in a], a == b, a[3] == struct.pack('<II', 0xced7230a, 0xced7230a))\n\
-                print(records('train_1') == records('zip_1') == a)\n\
-                plain = open(data + 'plain_0', 'rb').read()\n\
-                print(plain == b''.join(a))\n";
-    let mut spec = python(text);
+    let mut spec = print("train_0 zip_0 plain_0 train_1 zip_1");
     let record_io = PipeSpec { record_io: true, ..PipeSpec::default() };
     let gzip = PipeSpec { gzip: true, ..PipeSpec::default() };
     let both = PipeSpec { gzip: true, ..record_io.clone() };
     spec.channels.push(streamed(h.scratch(), &objects, record_io));
     spec.channels.push(ChannelSpec { name: "zip".into(), ..streamed(h.scratch(), &zipped, both) });
     spec.channels.push(ChannelSpec { name: "plain".into(), ..streamed(h.scratch(), &zipped, gzip) });
-    assert_eq!(told(h, &spec).await, ["[0, 1, 4, 8, 300000, 5] True True", "True", "True"]);
+    let (told, expected) = (printed(&told(h, &spec).await), objects.map(|(_, bytes)| bytes.to_vec()));
+    assert_eq!(told.len(), 5);
+    assert!(records(&told[0]) == expected && told[3] == told[0], "{:?}", &told[0][..100]);
+    assert!(told[1] == told[0] && told[4] == told[0] && bytes(&told[2]) == expected.concat());
 }
 
 pub(super) async fn a_list_says_what_is_streamed(h: &mut impl ExecutorHarness) {
@@ -156,9 +167,31 @@ pub(super) async fn a_list_says_what_is_streamed(h: &mut impl ExecutorHarness) {
     .unwrap();
     let objects: [(&str, &[u8]); 3] = [("img/1", b"one"), ("img/2", b"two"), ("img/3", b"three")];
     let pipe = PipeSpec { list: Some(list), record_io: true, ..PipeSpec::default() };
-    let mut spec = python("print(records('train_0') == records('train_1'))\nprint(*records('train_2'))\n");
+    let mut spec = print("train_0 train_1 train_2");
     spec.channels.push(streamed(h.scratch(), &objects, pipe));
-    assert_eq!(told(h, &spec).await, ["True", "b'two' b'1' b'one' b'{\"a\": 0}' b'two'"]);
+    let told = printed(&told(h, &spec).await);
+    let expected: [&[u8]; 5] = [b"two", b"1", b"one", b"{\"a\": 0}", b"two"];
+    assert_eq!(records(&told[0]), expected);
+    assert_eq!(told, [told[0].as_str(); 3]);
+}
+
+/// A list may name files of several folders, each by its bucket.
+pub(super) async fn a_list_may_name_several_buckets(h: &mut impl ExecutorHarness) {
+    let list = h.scratch().join("buckets");
+    std::fs::write(
+        &list,
+        "[{\"file\":\"one/x\"},{\"file\":\"two/x\"},{\"text\":\"1\"}]\n[{\"file\":\"two/deep/y\"}]\n",
+    )
+    .unwrap();
+    let one = streamed(h.scratch(), &[("x", b"one")], PipeSpec::default());
+    let two = streamed(h.scratch(), &[("x", b"two"), ("deep/y", b"deep")], PipeSpec::default());
+    let buckets = [("one".to_owned(), one.source.clone()), ("two".to_owned(), two.source)].into();
+    let pipe = PipeSpec { list: Some(list), buckets, record_io: true, ..PipeSpec::default() };
+    let mut spec = print("train_0");
+    spec.channels.push(ChannelSpec { pipe: Some(pipe), ..one });
+    let told = printed(&told(h, &spec).await);
+    let expected: [&[u8]; 4] = [b"one", b"two", b"1", b"deep"];
+    assert_eq!(records(&told[0]), expected);
 }
 
 /// Each epoch another order, the same one for every attempt of the same seed.
@@ -185,10 +218,8 @@ pub(super) async fn epochs_are_shuffled_by_the_seed(h: &mut impl ExecutorHarness
 /// A program that reads a part of an epoch has the whole of the next, at once.
 pub(super) async fn an_epoch_may_be_left_early(h: &mut impl ExecutorHarness) {
     let large = vec![b'x'; 5 << 20];
-    let mut spec = python(
-        "for epoch in range(5):\n\
-         \x20   with open(data + f'train_{epoch}', 'rb') as f: print(len(f.read(100)))\n\
-         print(len(open(data + 'train_5', 'rb').read()))\n",
+    let mut spec = script(
+        "cd $SM_INPUT_DIR/data; for epoch in 0 1 2 3 4; do head -c 100 train_$epoch | wc -c; done; wc -c < train_5",
     );
     spec.channels.push(streamed(h.scratch(), &[("a", &large), ("b", &large)], PipeSpec::default()));
     assert_eq!(told(h, &spec).await, ["100", "100", "100", "100", "100", &(10 << 20).to_string()]);
@@ -278,6 +309,27 @@ async fn a_link_in_the_place_of_a_pipe_is_not_followed() {
     spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
     assert_eq!(told(&h, &spec).await, [(5 << 20).to_string().as_str(); 3]);
     assert_eq!(std::fs::read_to_string(&outside).unwrap(), "untouched");
+}
+
+#[tokio::test]
+async fn a_program_that_leaves_no_place_for_its_pipes_has_itself_to_blame() {
+    let h = Harness::start();
+    let mut spec = script(
+        "cd $SM_INPUT_DIR/data; exec 3< train_0; until test -p train_1; do sleep 0.01; done; rm train_1; \
+         mkdir -p train_1/in; cat <&3 > /dev/null; exec 3<&-; while true; do sleep 0.01; done",
+    );
+    spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
+    let (exit, _) = run(&h, &spec).await;
+    let named = matches!(&exit.cause, ExitCause::InputRefused { message } if message.contains("the pipe train_1"));
+    assert!(named, "{exit:?}");
+
+    // One that takes the folder away reads what it has, and nothing more.
+    let mut spec = script(
+        "cd $SM_INPUT_DIR; exec 3< data/train_0; head -c 10 <&3 > /dev/null; rm -r data; wc -c <&3 | wc -l; \
+         test -e data && exit 3; exit 0",
+    );
+    spec.channels.push(streamed(h.scratch(), &[("a", &vec![b'x'; 5 << 20])], PipeSpec::default()));
+    assert_eq!(told(&h, &spec).await, ["1"]);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::support::server::{ServerProcess, client, supervised, until};
-use crate::tuning::inputs::{streamed_channels, tune_on_streams};
+use crate::tuning::inputs::{put, streamed_channels, tune_on_streams};
 
 const TUNING_JOB: Uuid = Uuid::from_u128(1);
 
@@ -147,6 +147,20 @@ async fn an_augmented_manifest_names_objects_wherever_they_are() {
         s.put_both("lines", "nothing that anybody reads again");
         assert_eq!(stage(2).await.unwrap(), staged);
     }
+    // In several buckets at once.
+    s.put_both(
+        "lines",
+        "{\"source-ref\": \"s3://far/img/1\", \"label\": 1}\n{\"source-ref\": \"s3://near/img/1\", \"label\": 2}",
+    );
+    let names = Names::Augmented { attributes: vec!["source-ref".into()] };
+    let staged = s.objects.stage("s3://far/lines", &names, attempt(1), Uuid::from_u128(23)).await.unwrap();
+    let found: Vec<_> = staged.buckets.iter().map(|(bucket, path)| (bucket.as_str(), files(path))).collect();
+    let one = || BTreeMap::from([("img/1".into(), "one".into())]);
+    assert_eq!(found, [("far", one()), ("near", one())]);
+    let list = std::fs::read_to_string(staged.list.as_ref().unwrap()).unwrap();
+    assert_eq!(list, "[{\"file\":\"far/img/1\"}]\n[{\"file\":\"near/img/1\"}]\n");
+    assert_eq!(s.objects.stage("s3://far/lines", &names, attempt(2), Uuid::from_u128(23)).await.unwrap(), staged);
+
     // Without any object there is nothing to fetch.
     s.put_both("lines", "{\"label\": 1}");
     let names = Names::Augmented { attributes: vec!["label".into()] };
@@ -157,7 +171,10 @@ async fn an_augmented_manifest_names_objects_wherever_they_are() {
 #[test]
 fn a_program_streams_what_is_in_s3() {
     let (s3, folder) = (S3Server::start(), TempDir::new().unwrap());
-    let channels = streamed_channels(&|key, text| s3.put("lab", key, text));
+    let channels = streamed_channels(&|bucket, key, text| match bucket {
+        "lab" => s3.put(bucket, key, text),
+        other => put(folder.path(), other, key, text),
+    });
     let settings = format!(
         "[[buckets]]\nname = \"lab\"\nendpoint = \"{}\"\naccess_key_id = \"{ACCESS_KEY}\"\n\
          secret_access_key = \"{SECRET_KEY}\"\n",

@@ -62,6 +62,7 @@ impl World {
             calls: Calls::default(),
             creation: Creation::default(),
             quotas: Quotas::default(),
+            container_pipes: false,
         };
         let mut world = Self {
             sim,

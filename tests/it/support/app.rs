@@ -79,6 +79,7 @@ impl TestApp {
             calls: Calls::default(),
             creation: Creation::default(),
             quotas,
+            container_pipes: false,
         };
         let readiness = Readiness::default();
         readiness.set(true);

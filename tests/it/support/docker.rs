@@ -1,11 +1,13 @@
 //! The Docker daemon of `DOCKER_HOST`, an image made of this machine's own static busybox, and the executor over them.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use bollard::query_parameters::{
-    CreateImageOptions, ListContainersOptions, RemoveVolumeOptions, UploadToContainerOptions,
+    CreateImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions, RemoveVolumeOptions,
+    UploadToContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use futures_util::StreamExt;
@@ -44,8 +46,67 @@ pub(crate) async fn shell_image(docker: &Docker, address: &str) -> &'static str 
     SHELL
 }
 
+/// As [`make_helper_image`], on the daemon that tests use.
+pub(crate) async fn helper_image(docker: &Docker) -> String {
+    static MADE: tokio::sync::Mutex<Option<String>> = tokio::sync::Mutex::const_new(None);
+    let mut made = MADE.lock().await;
+    if made.is_none() {
+        *made = Some(make_helper_image(docker).await);
+    }
+    made.clone().unwrap()
+}
+
+/// Makes an image of the binary under test, as `docker/pack` does, where it is not there yet; what it is called. Images of
+/// earlier builds of this folder go.
+pub(crate) async fn make_helper_image(docker: &Docker) -> String {
+    let binary = Path::new(env!("CARGO_BIN_EXE_tunesmith"));
+    let meta = binary.metadata().unwrap();
+    let number = |of: &dyn Fn(&mut DefaultHasher)| {
+        let mut hasher = DefaultHasher::new();
+        of(&mut hasher);
+        hasher.finish()
+    };
+    let repository = format!("tunesmith-test/helper-{:x}", number(&|hasher| binary.hash(hasher)));
+    let build = number(&|hasher| (meta.len(), meta.modified().unwrap()).hash(hasher));
+    let name = format!("{repository}:{build:x}");
+    if docker.inspect_image(&name).await.is_err() {
+        let filters = Some(HashMap::from([("reference".to_owned(), vec![repository])]));
+        let options = ListImagesOptions { filters, ..ListImagesOptions::default() };
+        for tag in docker.list_images(Some(options)).await.unwrap().into_iter().flat_map(|image| image.repo_tags) {
+            // One that a container has may stay.
+            let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None).await;
+        }
+        let entry = "ENTRYPOINT [\"/usr/bin/tunesmith\"]";
+        import_files(docker, &name, entry, linked(binary, "usr/bin/tunesmith")).await;
+    }
+    name
+}
+
+/// A program, stripped, with the libraries that it links.
+fn linked(binary: &Path, at: &str) -> Vec<u8> {
+    let stripped = tempfile::NamedTempFile::new().unwrap();
+    let done = std::process::Command::new("strip").arg("-o").arg(stripped.path()).arg(binary).status();
+    assert!(done.expect("strip is missing: it is of binutils").success());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |at: &str, bytes: Vec<u8>| {
+        archive
+            .append_data(&mut header(tar::EntryType::Regular, 0o755, bytes.len() as u64), at, bytes.as_slice())
+            .unwrap();
+    };
+    add(at, std::fs::read(stripped.path()).unwrap());
+    let listed = std::process::Command::new("ldd").arg(binary).output().unwrap();
+    for library in String::from_utf8(listed.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        add(&library[1..], std::fs::read(library).unwrap());
+    }
+    archive.into_inner().unwrap()
+}
+
 /// Makes an image of busybox with changes to its configuration, a line each.
 pub(crate) async fn import(docker: &Docker, name: &str, changes: &str) {
+    import_files(docker, name, changes, root()).await;
+}
+
+async fn import_files(docker: &Docker, name: &str, changes: &str, files: Vec<u8>) {
     let options = CreateImageOptions {
         from_src: Some("-".into()),
         // With its tag: Podman looks for that nowhere else.
@@ -53,7 +114,7 @@ pub(crate) async fn import(docker: &Docker, name: &str, changes: &str) {
         changes: changes.lines().map(str::to_owned).collect(),
         ..CreateImageOptions::default()
     };
-    let mut steps = docker.create_image(Some(options), Some(body_full(root().into())), None).boxed();
+    let mut steps = docker.create_image(Some(options), Some(body_full(files.into())), None).boxed();
     while let Some(step) = steps.next().await {
         step.unwrap();
     }
@@ -143,12 +204,49 @@ impl Harness {
         found[0].clone()
     }
 
-    /// An attempt's container.
+    /// The container of an attempt on one host.
     pub(crate) async fn container(&self, id: AttemptId) -> String {
-        let label = format!("tunesmith.attempt={id}");
-        let found = containers(&self.docker, &label).await;
+        self.host(id, "algo-1").await
+    }
+
+    /// The helper that streams to one of an attempt's hosts.
+    pub(crate) async fn helper(&self, id: AttemptId, host: &str) -> String {
+        let labels = vec![format!("tunesmith.attempt={id}"), format!("tunesmith.streams-for={host}")];
+        let found = labelled(&self.docker, labels).await;
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].clone()
+    }
+}
+
+/// A Docker executor that streams channels.
+pub(crate) struct Streaming(pub(crate) Harness);
+
+impl Streaming {
+    pub(crate) async fn start() -> Self {
+        let helper = helper_image(&connect(&address()).await).await;
+        Self(Harness::with(|settings| settings.helper_image = Some(helper)).await)
+    }
+}
+
+impl ExecutorHarness for Streaming {
+    async fn fresh() -> Self {
+        Self::start().await
+    }
+
+    fn executor(&self) -> &dyn Executor {
+        self.0.executor()
+    }
+
+    async fn restart(&mut self) {
+        self.0.restart().await;
+    }
+
+    fn scratch(&self) -> &Path {
+        self.0.scratch()
+    }
+
+    async fn tell(&self, id: AttemptId, name: &str) {
+        self.0.tell(id, name).await;
     }
 }
 

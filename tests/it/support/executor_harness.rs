@@ -223,3 +223,9 @@ pub(crate) mod plain_process {
 /// The Docker executor.
 #[cfg(feature = "docker")]
 pub(crate) use super::docker;
+
+/// The Docker executor with an image for the helpers that stream.
+#[cfg(feature = "docker")]
+pub(crate) mod docker_streaming {
+    pub(crate) use super::super::docker::Streaming as Harness;
+}

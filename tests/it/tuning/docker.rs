@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::database::{Engine, TestDb};
-use crate::support::docker::{address, connect, import, nothing_is_left};
+use crate::support::docker::{address, connect, helper_image, import, nothing_is_left};
 use crate::support::server::{ServerProcess, until};
 
 /// What the requests name, and what stands behind it.
@@ -116,5 +116,46 @@ async fn containers_and_programs_are_tuned_by_one_server() {
     let text = refused.body_mut().read_to_string().unwrap();
     assert!(refused.status() == 400 && text.contains("enableNetworkIsolation"), "{text}");
 
+    nothing_is_left(&docker, &data).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_read_their_channels_from_pipes() {
+    let docker = connect(&address()).await;
+    let helper = helper_image(&docker).await;
+    let program = "x=$(sed 's/.*\"x\" *: *\"\\([^\"]*\\)\".*/\\1/' /opt/ml/input/config/hyperparameters.json)\n\
+                   cd /opt/ml/input/data; for epoch in 0 1 2; do echo \"epoch $epoch: $(wc -c < train_$epoch)\"; sleep 0.2; done\n\
+                   echo \"loss=$x;\"";
+    let entrypoint = json!(["/bin/sh", "-c", program, "train"]);
+    import(&docker, "tunesmith-test/streamed:1", &format!("ENTRYPOINT {entrypoint}")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (folder.path().join("tunesmith.toml"), folder.path().join("data"));
+    let text = format!(
+        "max_running = 3\n[process]\nallow_root = true\n[docker]\npull = \"never\"\nhelper_image = \"{helper}\"\n\
+         images = [\"tunesmith-test/streamed:1\"]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    std::fs::create_dir_all(data.join("s3/bucket/data")).unwrap();
+    std::fs::write(data.join("s3/bucket/data/a"), vec![b'a'; 3 << 20]).unwrap();
+    std::fs::write(data.join("s3/bucket/data/b"), "b").unwrap();
+    let database = TestDb::empty(Engine::Sqlite).await;
+    let serve = || ServerProcess::start(&config, &data, Some(&database.url));
+
+    let mut server = serve();
+    let mut request = request("streamed", "tunesmith-test/streamed:1", true);
+    request["TrainingJobDefinition"]["AlgorithmSpecification"]["TrainingInputMode"] = json!("Pipe");
+    server.call("CreateHyperParameterTuningJob", &request);
+    let attempts = data.join("docker/attempts");
+    until("containers are looked after", || std::fs::read_dir(&attempts).is_ok_and(|entries| entries.count() >= 2));
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    server = serve();
+    is_completed(&server, "streamed");
+    for summary in server.training_jobs("streamed") {
+        let name = summary["TrainingJobName"].as_str().unwrap();
+        let (_, log) = server.get(&format!("/v1/training-jobs/{name}/log"));
+        let epochs: Vec<&str> = log.lines().filter_map(|line| line.split_once("epoch ").map(|(_, n)| n)).collect();
+        assert_eq!(epochs, ["0: 3145729", "1: 3145729", "2: 3145729"], "{log}");
+    }
     nothing_is_left(&docker, &data).await;
 }

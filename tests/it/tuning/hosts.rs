@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::database::{Engine, TestDb};
 use crate::support::docker::{address, connect, containers, import};
+use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::support::server::{ServerProcess, until};
 
 const IMAGE: &str = "tunesmith-test/hosts:1";
@@ -79,17 +80,40 @@ fn model(archive: &std::path::Path) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn training_jobs_on_two_hosts_are_tuned() {
+    tuned_on_two_hosts(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_jobs_on_two_hosts_share_a_bucket_of_a_store() {
+    tuned_on_two_hosts(Some(S3Server::start())).await;
+}
+
+/// With the bucket in a store, or in the directory tree.
+async fn tuned_on_two_hosts(store: Option<S3Server>) {
     let docker = connect(&address()).await;
     let entrypoint = json!(["/bin/sh", "-c", PROGRAM, "train"]);
     import(&docker, IMAGE, &format!("ENTRYPOINT {entrypoint}")).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (folder.path().join("tunesmith.toml"), folder.path().join("data"));
-    let text = "max_running = 2\n[process]\nallow_root = true\n[quotas]\nhosts_per_training_job = 2\n\
-                [docker]\npull = \"never\"\nimages = [\"tunesmith-test/hosts:*\"]\n";
+    let (bucket, buckets) = match &store {
+        Some(store) => {
+            let of_store = format!(
+                "[[buckets]]\nname = \"bucket\"\nendpoint = \"{}\"\naccess_key_id = \"{ACCESS_KEY}\"\n\
+                 secret_access_key = \"{SECRET_KEY}\"\n",
+                store.endpoint
+            );
+            (store.bucket("bucket"), of_store)
+        }
+        None => (data.join("s3/bucket"), String::new()),
+    };
+    let text = format!(
+        "max_running = 2\n[process]\nallow_root = true\n[quotas]\nhosts_per_training_job = 2\n\
+         [docker]\npull = \"never\"\nimages = [\"tunesmith-test/hosts:*\"]\n{buckets}"
+    );
     std::fs::write(&config, text).unwrap();
-    std::fs::create_dir_all(data.join("s3/bucket/data")).unwrap();
+    std::fs::create_dir_all(bucket.join("data")).unwrap();
     for nth in 0..5 {
-        std::fs::write(data.join(format!("s3/bucket/data/part-{nth}")), "rows\n").unwrap();
+        std::fs::write(bucket.join(format!("data/part-{nth}")), "rows\n").unwrap();
     }
     let database = TestDb::empty(Engine::Sqlite).await;
     let serve = || ServerProcess::start(&config, &data, Some(&database.url));
@@ -116,7 +140,7 @@ async fn training_jobs_on_two_hosts_are_tuned() {
         let training = server.call("DescribeTrainingJob", &json!({"TrainingJobName": name}));
         assert_eq!(training["ResourceConfig"]["InstanceCount"], 2, "{training}");
         let uri = training["ModelArtifacts"]["S3ModelArtifacts"].as_str().unwrap();
-        let files = model(&data.join("s3").join(uri.strip_prefix("s3://").unwrap()));
+        let files = model(&bucket.join(uri.strip_prefix("s3://bucket/").unwrap()));
         let expected =
             [("first", first), ("second", second)].map(|(name, text)| (name.to_owned(), format!("{text}\n")));
         assert_eq!(files, BTreeMap::from(expected));

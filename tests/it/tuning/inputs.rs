@@ -108,19 +108,20 @@ assert orders == ['132', '213', '321'], orders
 print('loss=1;')
 "#;
 
-/// What a program streams is the same from buckets of the tree and from those of a store; `put` makes an object.
-pub(crate) fn streamed_channels(put: &dyn Fn(&str, &str)) -> Value {
-    for (key, text) in
-        [("rows/b", "b is before "), ("rows/c", "c"), ("img/1", "image 1"), ("img/2", "image 2"), ("img/3", "image 3")]
-    {
-        put(key, text);
+/// What a program streams is the same from buckets of the tree and from those of a store; `put` makes an
+/// object of a bucket: most are in `lab`, one is in `other`.
+pub(crate) fn streamed_channels(put: &dyn Fn(&str, &str, &str)) -> Value {
+    for (key, text) in [("rows/b", "b is before "), ("rows/c", "c"), ("img/1", "image 1"), ("img/2", "image 2")] {
+        put("lab", key, text);
     }
-    put("list", r#"[{"prefix": "s3://lab/rows/"}, "c", "b", "c"]"#);
+    put("other", "img/1", "image 3");
+    put("lab", "list", r#"[{"prefix": "s3://lab/rows/"}, "c", "b", "c"]"#);
     put(
+        "lab",
         "lines",
         "{\"source-ref\": \"s3://lab/img/1\", \"label\": 1, \"unused\": 7}\n\
          {\"label\": {\"a\":  2}, \"source-ref\": \"s3://lab/img/2\"}\n\
-         {\"source-ref\": \"s3://lab/img/3\", \"label\": \"three\"}\n",
+         {\"source-ref\": \"s3://other/img/1\", \"label\": \"three\"}\n",
     );
     let source =
         |kind: &str, key: &str| json!({"S3DataSource": {"S3DataType": kind, "S3Uri": format!("s3://lab/{key}")}});
@@ -149,15 +150,17 @@ pub(crate) fn tune_on_streams(folder: &std::path::Path, settings: &str, channels
     assert_eq!(job["TrainingJobStatusCounters"]["Completed"], 2, "{jobs:?}");
 }
 
+/// Makes an object of a bucket in a server's tree.
+pub(crate) fn put(folder: &std::path::Path, bucket: &str, key: &str, text: &str) {
+    let path = folder.join("data/s3").join(bucket).join(key);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
 #[test]
 fn a_program_streams_what_prefixes_and_manifests_name() {
     let folder = tempfile::tempdir().unwrap();
-    let put = |key: &str, text: &str| {
-        let path = folder.path().join("data/s3/lab").join(key);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    let channels = streamed_channels(&put);
+    let channels = streamed_channels(&|bucket, key, text| put(folder.path(), bucket, key, text));
     tune_on_streams(folder.path(), "", &channels);
 }
 

@@ -17,6 +17,7 @@ use nix::libc;
 use tar::{EntryType, Header};
 use tokio::sync::mpsc;
 
+use super::compare::differing;
 use super::{MAX_DEPTH, QUEUE, TransferError};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
@@ -32,8 +33,18 @@ const SETTLED_AFTER_MS: i64 = 2_000;
 pub(in crate::executor::docker) struct Bounds {
     pub(in crate::executor::docker) bytes: u64,
     pub(in crate::executor::docker) entries: u64,
-    /// Not files whose size and time are those of what is there: it came from the same place.
-    pub(in crate::executor::docker) changed_only: bool,
+    pub(in crate::executor::docker) known: Known,
+}
+
+/// What is not written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::executor::docker) enum Known {
+    /// Nothing: what is there may have come from elsewhere.
+    Nothing,
+    /// Files whose size and time are those of what is there.
+    ByTime,
+    /// Of these, those that hold the same: a time is in whole seconds, of the daemon's clock.
+    ByContent,
 }
 
 /// What is fetched.
@@ -188,7 +199,13 @@ fn unpack(archive: impl Read, folder: &Dir, bounds: Bounds) -> Result<(), Transf
         let mode = entry.header().mode().unwrap_or(0o644) & 0o777 | 0o600;
         let changed = settled(entry.header(), begun);
         let item = Item { kind, link: link.as_deref(), mode, size, changed };
-        if bounds.changed_only && kind.is_file() && is_there(folder, &path, &item) {
+        if bounds.known != Known::Nothing && kind.is_file() && is_there(folder, &path, &item) {
+            if bounds.known == Known::ByContent
+                && let Some(mut data) = differing(folder, &path, &mut entry).map_err(TransferError::Io)?
+            {
+                // With that time it would look as it was.
+                place(folder, &path, &Item { changed: None, ..item }, &mut data).map_err(TransferError::Io)?;
+            }
             continue;
         }
         place(folder, &path, &item, &mut entry).map_err(TransferError::Io)?;
@@ -306,7 +323,7 @@ mod tests {
 
     use crate::executor::docker::archive::{append_folder, header};
 
-    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100, changed_only: true };
+    const WIDE: Bounds = Bounds { bytes: 1 << 20, entries: 100, known: Known::ByTime };
 
     fn entry(archive: &mut Builder<Vec<u8>>, path: &str, kind: EntryType, link: &str, data: &[u8]) {
         let mut header = header(kind, 0o640, data.len() as u64, 0);
@@ -396,16 +413,17 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("checkpoint");
-        let take = |mtime: i64, data: &[u8]| {
+        let save = |mtime: i64, data: &[u8], known| {
             let mut archive = Builder::new(Vec::new());
             append_folder(&mut archive, "model", 0o755).unwrap();
             let mut header = header(EntryType::Regular, 0o640, data.len() as u64, mtime);
             archive.append_data(&mut header, "model/checkpoint", data).unwrap();
             let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
-            unpack(&archive.into_inner().unwrap()[..], &into, WIDE).unwrap();
+            unpack(&archive.into_inner().unwrap()[..], &into, Bounds { known, ..WIDE }).unwrap();
             let meta = std::fs::metadata(&place).unwrap();
             (meta.ino(), meta.mtime(), meta.mtime_nsec())
         };
+        let take = |mtime, data: &[u8]| save(mtime, data, Known::ByTime);
         let first = take(1_000_000, b"one");
         assert_eq!((first.1, first.2), (1_000_000, 0));
         assert_eq!(take(1_000_000, b"one"), first);
@@ -414,6 +432,15 @@ mod tests {
         take(1_000_001, b"three");
         assert_eq!(std::fs::read_to_string(&place).unwrap(), "three", "of another size");
 
+        // Changed within the second of a clock that is behind.
+        take(1_000_001, b"seven");
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "three");
+        let last = save(1_000_001, b"seven", Known::ByContent);
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "seven");
+        assert!(last.1 > 1_000_001, "whoever looks at its time sees the change");
+        let settled = save(1_000_002, b"seven", Known::ByContent);
+        assert_eq!(save(1_000_002, b"seven", Known::ByContent), settled, "and none where there is none");
+
         // From somewhere else, such as another host.
         let mut archive = Builder::new(Vec::new());
         append_folder(&mut archive, "model", 0o755).unwrap();
@@ -421,7 +448,7 @@ mod tests {
             .append_data(&mut header(EntryType::Regular, 0o640, 5, 1_000_001), "model/checkpoint", &b"other"[..])
             .unwrap();
         let into = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
-        let all = Bounds { changed_only: false, ..WIDE };
+        let all = Bounds { known: Known::Nothing, ..WIDE };
         unpack(&archive.into_inner().unwrap()[..], &into, all).unwrap();
         assert_eq!(std::fs::read_to_string(&place).unwrap(), "other");
 

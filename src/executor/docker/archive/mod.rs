@@ -2,13 +2,14 @@
 //!
 //! Invariant: neither way waits for ever: a daemon that moves no byte for as long as it may be out of reach has failed.
 
+mod compare;
 mod download;
 mod upload;
 
 use std::io;
 
-pub(super) use self::download::{Bounds, Source, download, file_head, size};
-pub(super) use self::upload::{append_file, append_folder, append_regular, append_tree, header, upload};
+pub(super) use self::download::{Bounds, Known, Source, download, file_head, size};
+pub(super) use self::upload::{Pieces, append_file, append_folder, append_regular, append_tree, header, upload};
 use super::daemon::Error;
 
 /// Pieces of an archive that wait on their way.

@@ -1,4 +1,5 @@
-//! How much disk an attempt's containers take: their own layers, and the volumes that their image declares.
+//! How much disk an attempt's containers take: their own layers, the volumes that their image declares, and the one behind
+//! `/opt/ml` where there is one.
 //!
 //! Invariant: a look goes no further than the limit, since what is behind it decides nothing more.
 
@@ -14,17 +15,23 @@ use futures_util::future::{BoxFuture, join_all};
 use super::{Attempt, Stopping};
 use crate::domain::outcome::ExitCause;
 use crate::executor::docker::archive::{self, Source};
+use crate::executor::docker::meter;
 
 impl Attempt<'_> {
     /// How much the running containers take, by host: the daemon reads it all, which takes a while.
     pub(super) fn disk_look(&self, docker: bollard::Docker) -> BoxFuture<'static, Vec<(usize, u64)>> {
         let running = self.hosts.iter().enumerate().filter(|(_, host)| host.over.is_none());
-        let running: Vec<_> = running.map(|(at, host)| (at, host.container.clone())).collect();
+        let running = running.map(|(at, host)| (at, host.container.clone(), self.plan.meters.get(at).cloned()));
+        let running: Vec<_> = running.collect();
         let (limit, patience) = (self.plan.disk.as_ref().map_or(0, |bound| bound.bytes), self.plan.patience());
         let look = async move {
-            let looks = running
-                .iter()
-                .map(async |(at, container)| Some((*at, taken(&docker, container, limit, patience).await?)));
+            let looks = running.iter().map(async |(at, container, meter)| {
+                let mut taken = taken(&docker, container, limit, patience).await?;
+                if let Some(meter) = meter {
+                    taken += read(&docker, (meter, meter::PATH), limit.saturating_sub(taken), patience).await;
+                }
+                Some((*at, taken))
+            });
             join_all(looks).await.into_iter().flatten().collect()
         };
         look.boxed()
@@ -54,11 +61,16 @@ async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: 
         if taken > limit {
             break;
         }
-        // The daemon does not tell how large a volume is: what stands in it is read, holes of sparse files too.
-        let source = Source { docker, container, path, patience };
-        taken = taken.saturating_add(archive::size(source, limit - taken).await.unwrap_or(0));
+        taken += read(docker, (container, path), limit - taken, patience).await;
     }
     Some(taken)
+}
+
+/// How much stands in a volume, up to a little more than `at_most`. The daemon does not tell how large one is: it is read,
+/// holes of sparse files too.
+async fn read(docker: &bollard::Docker, (container, path): (&str, &str), at_most: u64, patience: Duration) -> u64 {
+    let source = Source { docker, container, path, patience };
+    archive::size(source, at_most).await.unwrap_or(0)
 }
 
 /// Where a container has volumes that it may write to: its image declares them. One with another mount beneath it is left

@@ -132,6 +132,12 @@ impl Attempt<'_> {
         };
         let live_restore = docker.info().await.is_ok_and(|info| info.live_restore_enabled == Some(true));
         let cause = end.cause(self.plan.memory, live_restore);
+        if self.stopping.is_none()
+            && !matches!(cause, ExitCause::Infrastructure { .. })
+            && let Some(unstreamed) = self.unstreamed(&docker, host).await
+        {
+            return Ok(Some(unstreamed));
+        }
         if self.stopping.is_some() || cause != (ExitCause::Signaled { signal: 9 }) {
             return Ok(Some(cause));
         }

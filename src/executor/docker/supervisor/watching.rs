@@ -13,6 +13,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::{Attempt, LOOK_EVERY};
+use crate::executor::docker::archive::Known;
 use crate::executor::docker::daemon::{self, Error};
 use crate::executor::docker::ending;
 use crate::executor::docker::follow::{Frames, Next};
@@ -64,6 +65,7 @@ impl Attempt<'_> {
         let mut saving = None;
         let mut looking: Option<BoxFuture<'static, Vec<(usize, u64)>>> = None;
         let mut looked_at = Instant::now();
+        let mut streaming = self.streaming(&docker);
         let mut silent = has_fallen_silent(docker.clone(), self.plan.patience()).boxed();
         loop {
             let reopen = running.iter().filter_map(|of| of.reopen).min();
@@ -88,6 +90,10 @@ impl Attempt<'_> {
                     News::Ended(..) => return Ok(Watched::Broken),
                 },
                 () = &mut silent => return Ok(Watched::Broken),
+                (host, cause) = done_of(&mut streaming) => {
+                    streaming = None;
+                    self.give_up_streams(host, cause).await?;
+                }
                 requested = self.control.readable() => {
                     requested?;
                     self.take_requests().await?;
@@ -173,7 +179,7 @@ impl Attempt<'_> {
         let (container, patience) = (self.hosts[host].container.clone(), self.plan.patience());
         let mut until = Instant::now() + patience;
         loop {
-            let before = self.follower.length();
+            let before = self.follower.taken();
             if let Ok(docker) = self.docker().await {
                 let frames = self.follower.frames(host, &docker, &container, false);
                 match self.drain(host, frames, patience).await? {
@@ -188,7 +194,7 @@ impl Attempt<'_> {
                 }
             }
             let now = Instant::now();
-            if self.follower.length() > before {
+            if self.follower.taken() > before {
                 until = now + patience;
             } else if now >= until {
                 return Ok(false);
@@ -219,7 +225,7 @@ fn poll_news(running: &mut [Running], first: usize, context: &mut Context<'_>) -
 /// Saves what there is while the program goes on: its machine may be lost.
 async fn save_checkpoints(docker: bollard::Docker, plan: Plan) {
     // The end saves them again, and tells.
-    let _ = ending::save_checkpoints(&docker, &plan).await;
+    let _ = ending::save_checkpoints(&docker, &plan, Known::ByTime).await;
 }
 
 async fn done_of<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
