@@ -5,11 +5,11 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
-use serde_json::json;
 
 use crate::api::Edge;
 use crate::api::aws::error::AwsError;
 use crate::api::aws::{service, signature};
+use crate::domain::document::Document;
 
 /// Answers one request; 202, as the training job's statuses tell when it is done.
 pub(crate) async fn interrupt(
@@ -20,7 +20,7 @@ pub(crate) async fn interrupt(
 ) -> Response<Body> {
     let answer = async {
         let Path(name) = name.map_err(|rejection| AwsError::validation(rejection.body_text()))?;
-        service::check("DescribeTrainingJob", &json!({ "TrainingJobName": name }))?;
+        service::check("DescribeTrainingJob", &Document::object([("TrainingJobName", name.as_str().into())]))?;
         let mut scope = service::scope(&edge.settings, &headers)?;
         match query.as_deref().unwrap_or_default().split_once('=') {
             None if query.as_deref().unwrap_or_default().is_empty() => {}

@@ -4,12 +4,12 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use serde_json::json;
 
 use crate::api::Edge;
 use crate::api::aws::error::AwsError;
 use crate::api::aws::{service, signature};
 use crate::app::logs::LogPage;
+use crate::domain::document::Document;
 
 /// Where to go on reading.
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-tunesmith-next-offset");
@@ -27,7 +27,7 @@ pub(crate) async fn read(
 ) -> Response<Body> {
     let answer = async {
         let Path(name) = name.map_err(|rejection| AwsError::validation(rejection.body_text()))?;
-        service::check("DescribeTrainingJob", &json!({ "TrainingJobName": name }))?;
+        service::check("DescribeTrainingJob", &Document::object([("TrainingJobName", name.as_str().into())]))?;
         let query = Query::parse(query.as_deref().unwrap_or_default())?;
         let mut scope = service::scope(&edge.settings, &headers)?;
         if let Some(region) = query.region.filter(|_| !headers.contains_key(header::AUTHORIZATION)) {

@@ -3,8 +3,7 @@
 //! Invariant: defaults are added beside what was sent, never over it. Both documents are completed once, at Create, and
 //! kept so: they never change, and Describe is asked far more often.
 
-use serde_json::{Value, json};
-
+use crate::domain::document::Document;
 use crate::domain::request::{MetricDefinition, Objective};
 use crate::domain::rules::{DEFAULT_CHECKPOINT_PATH, DEFAULT_MAX_RUNTIME_SECONDS, OBJECTIVE_HYPERPARAMETER};
 
@@ -13,76 +12,76 @@ const DEFAULT_VOLUME_GB: u32 = 30;
 
 /// `HyperParameterTuningJobConfig` as requested, with the service's defaults: all three range lists, scalings, the
 /// derived budget.
-pub(super) fn config(mut config: Value, max_jobs: u32) -> Value {
-    without_nulls(&mut config);
-    default(&mut config, "TrainingJobEarlyStoppingType", "Off");
-    default(&mut config["ResourceLimits"], "MaxNumberOfTrainingJobs", max_jobs);
-    default(&mut config, "ParameterRanges", json!({}));
-    let ranges = &mut config["ParameterRanges"];
-    for kind in ["IntegerParameterRanges", "ContinuousParameterRanges", "CategoricalParameterRanges"] {
-        default(ranges, kind, json!([]));
-        if kind != "CategoricalParameterRanges" {
-            ranges[kind].as_array_mut().into_iter().flatten().for_each(|range| default(range, "ScalingType", "Auto"));
+pub(super) fn config<'a>(mut config: Document<'a>, max_jobs: u32) -> Document<'a> {
+    config.default_to("TrainingJobEarlyStoppingType", || "Off".into());
+    if let Some(limits) = config.get_mut("ResourceLimits") {
+        limits.default_to("MaxNumberOfTrainingJobs", || max_jobs.into());
+    }
+    if let Some(ranges) = config.default_to("ParameterRanges", || Document::object([])) {
+        for kind in ["IntegerParameterRanges", "ContinuousParameterRanges"] {
+            for range in
+                ranges.default_to(kind, || Document::List(Vec::new())).into_iter().flat_map(Document::items_mut)
+            {
+                range.default_to("ScalingType", || "Auto".into());
+            }
         }
+        ranges.default_to("CategoricalParameterRanges", || Document::List(Vec::new()));
     }
     config
 }
 
 /// `TrainingJobDefinition` as requested, completed: with what is in force where the request leaves it out.
-pub(super) fn definition(mut document: Value, metrics: &[MetricDefinition], objective: &Objective) -> Value {
-    default(&mut document, "StaticHyperParameters", json!({}));
-    default(&mut document["StaticHyperParameters"], OBJECTIVE_HYPERPARAMETER, objective.metric_name.clone());
-    let algorithm = &mut document["AlgorithmSpecification"];
-    if algorithm["MetricDefinitions"].as_array().is_none_or(Vec::is_empty) {
-        algorithm["MetricDefinitions"] = json!(metrics);
+pub(super) fn definition<'a>(
+    mut document: Document<'a>,
+    metrics: &'a [MetricDefinition],
+    objective: &'a Objective,
+) -> Document<'a> {
+    if let Some(hyperparameters) = document.default_to("StaticHyperParameters", || Document::object([])) {
+        hyperparameters.default_to(OBJECTIVE_HYPERPARAMETER, || objective.metric_name.as_str().into());
     }
-    for channel in document["InputDataConfig"].as_array_mut().into_iter().flatten() {
-        default(channel, "CompressionType", "None");
-        default(channel, "RecordWrapperType", "None");
-        default(&mut channel["DataSource"]["S3DataSource"], "S3DataDistributionType", "FullyReplicated");
+    if let Some(algorithm) = document.get_mut("AlgorithmSpecification") {
+        if algorithm.get("MetricDefinitions").is_some_and(|sent| sent.items().is_empty()) {
+            algorithm.take("MetricDefinitions");
+        }
+        algorithm.default_to("MetricDefinitions", || metric_definitions(metrics));
     }
-    default(&mut document["OutputDataConfig"], "KmsKeyId", "");
-    default(&mut document["OutputDataConfig"], "CompressionType", "GZIP");
-    if document["CheckpointConfig"].is_object() {
-        default(&mut document["CheckpointConfig"], "LocalPath", DEFAULT_CHECKPOINT_PATH);
+    for channel in document.get_mut("InputDataConfig").into_iter().flat_map(Document::items_mut) {
+        channel.default_to("CompressionType", || "None".into());
+        channel.default_to("RecordWrapperType", || "None".into());
+        if let Some(source) = channel.get_mut("DataSource").and_then(|source| source.get_mut("S3DataSource")) {
+            source.default_to("S3DataDistributionType", || "FullyReplicated".into());
+        }
     }
-    default(&mut document["StoppingCondition"], "MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_SECONDS);
+    if let Some(output) = document.get_mut("OutputDataConfig") {
+        output.default_to("KmsKeyId", || "".into());
+        output.default_to("CompressionType", || "GZIP".into());
+    }
+    if let Some(checkpoints) = document.get_mut("CheckpointConfig") {
+        checkpoints.default_to("LocalPath", || DEFAULT_CHECKPOINT_PATH.into());
+    }
+    if let Some(stopping) = document.get_mut("StoppingCondition") {
+        stopping.default_to("MaxRuntimeInSeconds", || Document::Number(DEFAULT_MAX_RUNTIME_SECONDS.into()));
+    }
     for flag in ["EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"] {
-        default(&mut document, flag, false);
+        document.default_to(flag, || Document::Bool(false));
     }
-    let resources = resource_config(&document);
-    default(&mut document, "ResourceConfig", resources);
-    default(&mut document["ResourceConfig"], "VolumeSizeInGB", DEFAULT_VOLUME_GB);
-    // Looking for a member in order to write leaves a null where there is none.
-    without_nulls(&mut document);
+    let shared = resource_config(&document);
+    if let Some(resources) = document.default_to("ResourceConfig", || shared) {
+        resources.default_to("VolumeSizeInGB", || DEFAULT_VOLUME_GB.into());
+    }
     document
 }
 
+fn metric_definitions(metrics: &[MetricDefinition]) -> Document<'_> {
+    let metric = |metric: &'_ MetricDefinition| {
+        Document::object([("Name", metric.name.clone().into()), ("Regex", metric.regex.clone().into())])
+    };
+    Document::List(metrics.iter().map(metric).collect())
+}
+
 /// `ResourceConfig` for a request that sent only the tuning API's own resource member.
-fn resource_config(document: &Value) -> Value {
-    let sent = &document["HyperParameterTuningResourceConfig"];
+fn resource_config<'a>(document: &Document<'a>) -> Document<'a> {
     let shared = ["InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"];
-    shared.iter().filter_map(|name| Some(((*name).to_owned(), sent.get(*name)?.clone()))).collect()
-}
-
-/// Sets a member of an object that has none of that name, or a null there; does nothing to other values.
-fn default(object: &mut Value, name: &str, value: impl Into<Value>) {
-    if let Value::Object(members) = object {
-        let member = members.entry(name).or_insert(Value::Null);
-        if member.is_null() {
-            *member = value.into();
-        }
-    }
-}
-
-/// Removes null members, at any depth: to the service they are absent ones.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
+    let sent = document.get("HyperParameterTuningResourceConfig");
+    Document::object(shared.into_iter().filter_map(|name| Some((name, sent?.get(name)?.clone()))))
 }

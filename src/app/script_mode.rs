@@ -4,7 +4,7 @@
 //! role's credentials. Here a training program has none: the server makes the archive a channel, which is staged, fixed
 //! and shared as every other is.
 
-use serde_json::{Value, json};
+use crate::domain::document::Document;
 
 /// The hyperparameter, a text or a text as JSON, which is how the SDK sends it.
 const SUBMIT_DIRECTORY: &str = "sagemaker_submit_directory";
@@ -13,25 +13,22 @@ const SUBMIT_DIRECTORY: &str = "sagemaker_submit_directory";
 const CHANNEL: &str = "code";
 
 /// Adds the channel to a `TrainingJobDefinition` whose code is in S3, unless it has one of that name.
-pub(super) fn add_code_channel(definition: &mut Value) {
+pub(super) fn add_code_channel(definition: &mut Document<'_>) {
     let Some(uri) = submitted(definition) else { return };
-    let channels = &mut definition["InputDataConfig"];
-    if channels.is_null() {
-        *channels = json!([]);
-    }
-    if let Value::Array(channels) = channels
-        && channels.iter().all(|channel| channel["ChannelName"] != CHANNEL)
+    if let Some(Document::List(channels)) = definition.default_to("InputDataConfig", || Document::List(Vec::new()))
+        && channels.iter().all(|channel| channel.get("ChannelName").and_then(Document::as_str) != Some(CHANNEL))
     {
-        channels.push(json!({
-            "ChannelName": CHANNEL,
-            "InputMode": "File",
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri}}
-        }));
+        let source = Document::object([("S3DataType", "S3Prefix".into()), ("S3Uri", uri.into())]);
+        channels.push(Document::object([
+            ("ChannelName", CHANNEL.into()),
+            ("InputMode", "File".into()),
+            ("DataSource", Document::object([("S3DataSource", source)])),
+        ]));
     }
 }
 
 /// Where in S3 the code is.
-fn submitted(definition: &Value) -> Option<String> {
+fn submitted(definition: &Document<'_>) -> Option<String> {
     let text = definition.get("StaticHyperParameters")?.get(SUBMIT_DIRECTORY)?.as_str()?;
     let uri = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
     uri.starts_with("s3://").then_some(uri)
@@ -39,12 +36,15 @@ fn submitted(definition: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn channels(submitted: &str, channels: &Value) -> Value {
-        let mut definition =
-            json!({"StaticHyperParameters": {SUBMIT_DIRECTORY: submitted}, "InputDataConfig": channels});
+        let sent = json!({"StaticHyperParameters": {SUBMIT_DIRECTORY: submitted}, "InputDataConfig": channels});
+        let mut definition = Document::from(&sent);
         add_code_channel(&mut definition);
+        let definition = serde_json::to_value(&definition).unwrap();
         let channels = definition["InputDataConfig"].as_array().cloned().unwrap_or_default();
         let shown = |channel: &Value| json!([channel["ChannelName"], channel["DataSource"]["S3DataSource"]["S3Uri"]]);
         channels.iter().map(shown).collect()

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use crate::app::training_jobs::{DefinitionView, TrainingJobView};
 use crate::app::{
     App, AppError, ListQuery, Page, SortKey, TuningJob, TuningJobSummary, defaults, expressions, script_mode,
 };
+use crate::domain::document::Document;
 use crate::domain::names::{Scope, new_row_id};
 use crate::domain::request::{FileSystemDataSource, TrainingDefinition, TuningRequest};
 use crate::domain::rules::{self, Plan, RuleError};
@@ -46,14 +46,16 @@ pub struct TuningJobView {
 
 /// Creates a tuning job from a request that is valid under the service model, and returns its ARN. `raw` is the same
 /// request as it came.
-pub async fn create(app: &App, scope: Scope, mut input: Value, raw: &str) -> Result<String, AppError> {
+pub async fn create(app: &App, scope: Scope, mut input: Document<'_>, raw: &str) -> Result<String, AppError> {
     use serde::Deserialize as _;
     let request = TuningRequest::deserialize(&input)
         .map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))?;
     let image = image(app, &request)?;
     let plan = check(app, &request, &image)?;
-    if image.script_mode {
-        script_mode::add_code_channel(&mut input["TrainingJobDefinition"]);
+    if image.script_mode
+        && let Some(definition) = input.get_mut("TrainingJobDefinition")
+    {
+        script_mode::add_code_channel(definition);
     }
     let new = new_job(app.clock.now(), scope, &request, &plan, &mut input, raw)?;
     let arn = new.job.scope.tuning_job_arn(&new.job.name);
@@ -178,12 +180,12 @@ fn new_job(
     scope: Scope,
     request: &TuningRequest,
     plan: &Plan,
-    input: &mut Value,
+    input: &mut Document<'_>,
     raw: &str,
 ) -> Result<NewJob, AppError> {
     let limits = &request.config.resource_limits;
-    let training = input["TrainingJobDefinition"].take();
-    let config = defaults::config(input["HyperParameterTuningJobConfig"].take(), plan.max_jobs).to_string();
+    let training = input.take("TrainingJobDefinition");
+    let config = defaults::config(input.take("HyperParameterTuningJobConfig"), plan.max_jobs).to_string();
     let definition = Definition {
         id: new_row_id(now),
         tuning_job_name: Some(request.name.clone()),

@@ -4,6 +4,7 @@
 //! Storage, wire formats and processes belong to the modules that call this one.
 
 pub mod decide;
+pub mod document;
 pub mod names;
 pub mod outcome;
 pub mod pipe;

@@ -4,6 +4,7 @@
 //! What a column means is for the files of the resources.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -315,9 +316,15 @@ pub(super) fn placeholders(rows: usize, width: usize) -> String {
 
 /// The same for a statement that has `taken` other arguments before them.
 pub(super) fn placeholders_after(taken: usize, rows: usize, width: usize) -> String {
-    let row = |row: usize| {
-        let columns: Vec<String> = (1..=width).map(|column| format!("${}", taken + row * width + column)).collect();
-        format!("({})", columns.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    let mut text = String::with_capacity(rows * width * 6);
+    for at in 0..rows * width {
+        text.push_str(match at % width {
+            0 if at == 0 => "($",
+            0 => "), ($",
+            _ => ", $",
+        });
+        let _ = write!(text, "{}", taken + at + 1);
+    }
+    text.push_str(if text.is_empty() { "" } else { ")" });
+    text
 }

@@ -3,16 +3,22 @@
 //! Invariant: what comes out is UTF-8, nests at most [`MAX_DEPTH`] deep, names every member once and holds no U+0000
 //! (which Postgres cannot store). What the members mean is for `validate`.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use crate::api::aws::quote;
+use crate::domain::document::{Document, Members};
 
 /// How deep objects and lists may nest; the outermost object is the first level.
 pub const MAX_DEPTH: usize = 32;
+
+/// Up to so many members each name is compared with every other, which costs less than a set of them.
+const FEW: usize = 24;
 
 /// Why a body is no document; the texts are for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +53,12 @@ pub enum DecodeError {
 }
 
 /// The document of a body, and the body as text. An empty body stands for `{}`.
-pub fn decode(body: &[u8]) -> Result<(Value, &str), DecodeError> {
+pub fn decode(body: &[u8]) -> Result<(Document<'_>, &str), DecodeError> {
     let text = std::str::from_utf8(body).map_err(|e| DecodeError::NotUtf8 { at: e.valid_up_to() })?;
     let text = if text.is_empty() { "{}" } else { text };
     let fault = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Document { depth: 0, fault: &fault }
+    Reading { depth: 0, fault: &fault }
         .deserialize(&mut deserializer)
         .and_then(|document| deserializer.end().map(|()| (document, text)))
         .map_err(|e| fault.take().unwrap_or_else(|| DecodeError::NotJson { why: e.to_string() }))
@@ -60,19 +66,19 @@ pub fn decode(body: &[u8]) -> Result<(Value, &str), DecodeError> {
 
 /// Reads one value. serde's errors carry text alone, so what was wrong travels beside them.
 #[derive(Clone, Copy)]
-struct Document<'f> {
+struct Reading<'f> {
     depth: usize,
     fault: &'f RefCell<Option<DecodeError>>,
 }
 
-impl Document<'_> {
+impl Reading<'_> {
     fn fail<E: serde::de::Error>(self, fault: DecodeError) -> E {
         let text = E::custom(&fault);
         self.fault.replace(Some(fault));
         text
     }
 
-    fn text<E: serde::de::Error>(self, text: String) -> Result<String, E> {
+    fn text<'a, E: serde::de::Error>(self, text: Cow<'a, str>) -> Result<Cow<'a, str>, E> {
         if text.contains('\0') {
             return Err(self.fail(DecodeError::Nul { text: quote::clip(&text).replace('\0', "\\u0000") }));
         }
@@ -87,70 +93,110 @@ impl Document<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Document<'_> {
-    type Value = Value;
+impl<'de> DeserializeSeed<'de> for Reading<'_> {
+    type Value = Document<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Document<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Document<'_> {
-    type Value = Value;
+impl<'de> Visitor<'de> for Reading<'_> {
+    type Value = Document<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Document<'de>, E> {
+        Ok(Document::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Document<'de>, E> {
+        Ok(Document::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, value: i64) -> Result<Document<'de>, E> {
+        Ok(Document::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, value: u64) -> Result<Document<'de>, E> {
+        Ok(Document::Number(value.into()))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Document<'de>, E> {
+        Number::from_f64(value).map(Document::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        self.visit_string(value.to_owned())
+    fn visit_borrowed_str<E: serde::de::Error>(self, value: &'de str) -> Result<Document<'de>, E> {
+        self.text(Cow::Borrowed(value)).map(Document::Text)
     }
 
-    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
-        self.text(value).map(Value::String)
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Document<'de>, E> {
+        self.text(Cow::Owned(value.to_owned())).map(Document::Text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Document<'de>, A::Error> {
         let inner = self.deeper()?;
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(inner)? {
             list.push(item);
         }
-        Ok(Value::Array(list))
+        Ok(Document::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Document<'de>, A::Error> {
         let inner = self.deeper()?;
-        let mut object = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
+        let mut object = Members::new();
+        while let Some(name) = members.next_key_seed(Name)? {
             let name = self.text(name)?;
-            if object.contains_key(&name) {
-                return Err(self.fail(DecodeError::Duplicate { name: quote::clip(&name) }));
-            }
-            let value = members.next_value_seed(inner)?;
-            object.insert(name, value);
+            object.push((name, members.next_value_seed(inner)?));
         }
-        Ok(Value::Object(object))
+        match given_twice(&object) {
+            None => Ok(Document::Object(object)),
+            Some(name) => Err(self.fail(DecodeError::Duplicate { name: quote::clip(name) })),
+        }
+    }
+}
+
+/// A name that two members have.
+fn given_twice<'m>(members: &'m Members<'_>) -> Option<&'m str> {
+    let names = members.iter().map(|(name, _)| name.as_ref());
+    if members.len() <= FEW {
+        return names
+            .clone()
+            .enumerate()
+            .find(|(at, name)| names.clone().take(*at).any(|other| other == *name))
+            .map(|(_, name)| name);
+    }
+    let mut seen = HashSet::with_capacity(members.len());
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
+/// Reads a member's name.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
     }
 }
 
@@ -190,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_an_empty_document() {
-        assert_eq!(decode(b""), Ok((json!({}), "{}")));
+        assert_eq!(decode(b""), Ok((Document::Object(Members::new()), "{}")));
     }
 
     proptest! {
@@ -203,7 +249,7 @@ mod tests {
         fn what_serde_json_writes_reads_back(number in any::<f64>(), int in any::<i64>(), text in "[^\0]*") {
             let document = json!({"number": number, "int": int, "text": text, "list": [null, true]});
             let body = document.to_string();
-            prop_assert_eq!(decode(body.as_bytes()), Ok((document, body.as_str())));
+            prop_assert_eq!(decode(body.as_bytes()), Ok((Document::from(&document), body.as_str())));
         }
     }
 }

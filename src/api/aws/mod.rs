@@ -1,6 +1,7 @@
 //! AWS JSON 1.1 over `POST /`: what every AWS service served here has in common.
 
 use crate::app::{App, AppError};
+use crate::domain::document::Document;
 use crate::domain::names::Scope;
 
 pub mod decode;
@@ -22,7 +23,7 @@ pub struct Call<'a> {
     /// The account, and the region that the request was signed for.
     pub scope: Scope,
     /// The request document, valid under the service model.
-    pub input: serde_json::Value,
+    pub input: Document<'a>,
     /// The request document as it came, byte for byte.
     pub raw: &'a str,
     /// Seals and opens `NextToken`s.

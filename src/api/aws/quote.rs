@@ -1,6 +1,6 @@
 //! Values of a request inside a message: bounded, whatever was sent.
 
-use serde_json::Value;
+use crate::domain::document::Document;
 
 /// Longest quotation, in characters.
 const LONGEST: usize = 256;
@@ -16,19 +16,19 @@ pub fn clip(text: &str) -> String {
 
 /// A value as the service's messages write it: `text`, `5`, `[a, b]`, `{key=value}`.
 #[must_use]
-pub fn value(value: &Value) -> String {
+pub fn value(value: &Document<'_>) -> String {
     let mut out = String::new();
     write(value, &mut out);
     clip(&out)
 }
 
 /// Appends the value, and stops soon after the quotation is long enough.
-fn write(value: &Value, out: &mut String) {
+fn write(value: &Document<'_>, out: &mut String) {
     // A character has at most four bytes, so nothing that is shown is left out.
     let full = |out: &String| out.len() > 4 * LONGEST;
     match value {
-        Value::String(text) => out.push_str(&clip(text)),
-        Value::Array(items) => {
+        Document::Text(text) => out.push_str(&clip(text)),
+        Document::List(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
                 if full(out) {
@@ -39,7 +39,7 @@ fn write(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        Value::Object(members) => {
+        Document::Object(members) => {
             out.push('{');
             for (i, (name, member)) in members.iter().enumerate() {
                 if full(out) {
@@ -58,22 +58,26 @@ fn write(value: &Value, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
+    fn shown(json: &Value) -> String {
+        value(&Document::from(json))
+    }
+
     #[test]
     fn values_read_as_in_the_services_messages() {
-        assert_eq!(value(&json!("x")), "x");
-        assert_eq!(value(&json!([1, "b", null])), "[1, b, null]");
-        assert_eq!(value(&json!({"Key": "a", "Value": [true]})), "{Key=a, Value=[true]}");
+        assert_eq!(shown(&json!("x")), "x");
+        assert_eq!(shown(&json!([1, "b", null])), "[1, b, null]");
+        assert_eq!(shown(&json!({"Key": "a", "Value": [true]})), "{Key=a, Value=[true]}");
     }
 
     #[test]
     fn no_quotation_is_long() {
         let long = "é".repeat(5000);
         for long in [json!(long), json!(vec![long.clone(); 3000]), json!({ long.clone(): long })] {
-            assert!(value(&long).chars().count() <= LONGEST + 1);
+            assert!(shown(&long).chars().count() <= LONGEST + 1);
         }
     }
 }

@@ -9,12 +9,12 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
-use serde_json::Value;
 
 use crate::api::aws::error::{AwsError, MEDIA_TYPE};
 use crate::api::aws::model::Model;
 use crate::api::aws::{Answer, Call, decode, sagemaker, signature, support, validate};
 use crate::api::{ApiSettings, Edge};
+use crate::domain::document::Document;
 use crate::domain::names::Scope;
 
 /// What a client has for sending its body.
@@ -51,14 +51,15 @@ async fn answer(edge: &Edge, headers: &HeaderMap, body: Body, operation: &str) -
     }
     let (mut input, raw) = decode::decode(&body)?;
     check(operation, &input)?;
-    remove_nulls(&mut input);
+    // Past this point a null member is an absent one.
+    input.remove_nulls();
     let call = Call { app: &edge.app, scope, input, raw, tokens: &edge.tokens };
     let outcome = sagemaker::dispatch(operation, call).await.ok_or_else(|| unknown_operation(operation))?;
     outcome.map_err(|error| AwsError::from_app(&error, operation))
 }
 
 /// Checks a document against the service model and against what is supported of it.
-pub(crate) fn check(operation: &str, document: &Value) -> Result<(), AwsError> {
+pub(crate) fn check(operation: &str, document: &Document<'_>) -> Result<(), AwsError> {
     let model = Model::builtin().map_err(|error| {
         tracing::error!(%error, "the service model cannot be read");
         AwsError::internal()
@@ -128,18 +129,6 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, AwsError> {
     Ok(kept.freeze())
 }
 
-/// A null member means an absent one; past this point there are only absent ones.
-fn remove_nulls(document: &mut Value) {
-    match document {
-        Value::Object(members) => {
-            members.retain(|_, value| !value.is_null());
-            members.values_mut().for_each(remove_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(remove_nulls),
-        _ => {}
-    }
-}
-
 /// An operation without output answers with an empty body, as the service does.
 fn success(Answer(output): Answer) -> Response<Body> {
     let mut response = Response::new(Body::from(output));
@@ -152,10 +141,8 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use axum::body::HttpBody;
-    use serde_json::json;
-
     use super::*;
+    use axum::body::HttpBody;
 
     /// A client that announces a body and sends none of it.
     struct Stalled;
@@ -183,12 +170,5 @@ mod tests {
         assert_eq!(read_body(Body::from("0123456789"), 10).await.unwrap(), "0123456789");
         let error = read_body(Body::from("0123456789a"), 10).await.unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (413, "RequestEntityTooLargeException"));
-    }
-
-    #[test]
-    fn null_members_are_absent_ones() {
-        let mut document = json!({"a": null, "b": {"c": null, "d": [{"e": null, "f": 1}]}});
-        remove_nulls(&mut document);
-        assert_eq!(document, json!({"b": {"d": [{"f": 1}]}}));
     }
 }

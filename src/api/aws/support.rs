@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::api::aws::model::camel;
 use crate::api::aws::quote;
+use crate::domain::document::Document;
 
 /// The data.
 pub const COVERAGE: &str = include_str!("../../../openapi/coverage.json");
@@ -67,7 +68,7 @@ enum Step {
 }
 
 /// Refuses what the operation does not support yet; the text is for the client.
-pub fn check(operation: &str, document: &Value) -> Result<(), String> {
+pub fn check(operation: &str, document: &Document<'_>) -> Result<(), String> {
     match Support::builtin() {
         Ok(support) => support.check(operation, document),
         // Unreadable data refuses everything rather than letting a field be ignored; a test holds it readable.
@@ -99,7 +100,7 @@ impl Support {
         self.index.get(operation).map_or(&[], |at| &self.operations[*at].1)
     }
 
-    fn check(&self, operation: &str, document: &Value) -> Result<(), String> {
+    fn check(&self, operation: &str, document: &Document<'_>) -> Result<(), String> {
         let mut unsupported = Vec::new();
         for Field { entry, steps, .. } in self.fields(operation).iter().filter(|field| field.entry.may_refuse()) {
             if let Some(instead) = &entry.refused {
@@ -175,26 +176,26 @@ impl Entry {
 }
 
 impl RefusedValues {
-    fn refuses(&self, value: &Value) -> bool {
-        self.values.contains(value)
+    fn refuses(&self, value: &Document<'_>) -> bool {
+        self.values.iter().any(|refused| Document::from(refused) == *value)
     }
 
     fn named(&self) -> String {
-        self.values.iter().map(quote::value).collect::<Vec<_>>().join(", ")
+        self.values.iter().map(|value| quote::value(&value.into())).collect::<Vec<_>>().join(", ")
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+fn is_empty(value: &Document<'_>) -> bool {
     match value {
-        Value::Null => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.values().all(Value::is_null),
+        Document::Null => true,
+        Document::List(items) => items.is_empty(),
+        Document::Object(members) => members.iter().all(|(_, value)| value.is_null()),
         _ => false,
     }
 }
 
 /// Calls `found` with each value at the path, and the index of the item at each list on the way.
-fn find(steps: &[Step], value: &Value, items: &mut Vec<usize>, found: &mut impl FnMut(&[usize], &Value)) {
+fn find(steps: &[Step], value: &Document<'_>, items: &mut Vec<usize>, found: &mut impl FnMut(&[usize], &Document<'_>)) {
     match steps {
         [] => found(items, value),
         [Step::Member(name), rest @ ..] => {
@@ -203,7 +204,7 @@ fn find(steps: &[Step], value: &Value, items: &mut Vec<usize>, found: &mut impl 
             }
         }
         [Step::Items, rest @ ..] => {
-            for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+            for (i, item) in value.items().iter().enumerate() {
                 items.push(i);
                 find(rest, item, items, found);
                 items.pop();
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let text = |document: Value| check("CreateHyperParameterTuningJob", &document).unwrap_err();
+        let text = |document: Value| check("CreateHyperParameterTuningJob", &Document::from(&document)).unwrap_err();
         insta::assert_snapshot!(
             text(json!({"WarmStartConfig": {"WarmStartType": "TransferLearning"}, "Autotune": {"Mode": "Enabled"}})),
             @"'warmStartConfig' is not supported yet. Leave it out: the tuning job then begins with an empty history. 'autotune' is not supported yet. Leave it out and choose ranges and strategy."
@@ -341,7 +342,7 @@ mod tests {
             "TrainingJobDefinition": {"EnableManagedSpotTraining": false, "ResourceConfig": {"InstanceCount": 1}},
             "WarmStartConfig": null
         });
-        assert_eq!(check("CreateHyperParameterTuningJob", &document), Ok(()));
+        assert_eq!(check("CreateHyperParameterTuningJob", &Document::from(&document)), Ok(()));
     }
 
     /// `UPDATE_DOCS=1 cargo test --lib coverage_page` writes the page anew.

@@ -5,10 +5,9 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use crate::api::aws::model::{Bounds, Model, Shape, ShapeId, camel};
 use crate::api::aws::quote;
+use crate::domain::document::{Document, Members, member};
 
 /// How many violations a message spells out; the rest are counted.
 const SPELLED_OUT: usize = 50;
@@ -56,7 +55,7 @@ impl std::fmt::Display for Violations {
 }
 
 /// Checks the input of an operation.
-pub fn validate(model: &Model, input: ShapeId, document: &Value) -> Result<(), InvalidInput> {
+pub fn validate(model: &Model, input: ShapeId, document: &Document<'_>) -> Result<(), InvalidInput> {
     let mut walker = Walker { model, path: Vec::new(), violations: Violations::default() };
     walker.check(input, document)?;
     match walker.violations {
@@ -81,33 +80,34 @@ struct Walker<'m> {
 }
 
 impl<'m> Walker<'m> {
-    fn check(&mut self, id: ShapeId, value: &'m Value) -> Result<(), InvalidInput> {
+    fn check(&mut self, id: ShapeId, value: &'m Document<'m>) -> Result<(), InvalidInput> {
         match (self.model.shape(id), value) {
-            (Shape::Structure(members), Value::Object(object)) => {
+            (Shape::Structure(members), Document::Object(object)) => {
                 let mut known = 0;
-                for member in members {
-                    let found = object.get(&member.name);
+                for expected in members {
+                    let found = member(object, &expected.name);
                     known += usize::from(found.is_some());
-                    self.path.push(Step::Member(&member.camel));
+                    self.path.push(Step::Member(&expected.camel));
                     match found {
-                        Some(value) if !value.is_null() => self.check(member.shape, value)?,
-                        _ if member.required => self.violation(None, "Member must not be null"),
+                        Some(value) if !value.is_null() => self.check(expected.shape, value)?,
+                        _ if expected.required => self.violation(None, "Member must not be null"),
                         _ => {}
                     }
                     self.path.pop();
                 }
                 if known < object.len() {
-                    for name in object.keys().filter(|name| members.iter().all(|m| m.name != **name)) {
+                    let names = object.iter().map(|(name, _)| name.as_ref());
+                    for name in names.filter(|name| members.iter().all(|m| m.name != *name)) {
                         self.unknown(name, members.iter().map(|m| m.name.as_str()));
                     }
                 }
                 Ok(())
             }
-            (Shape::List { item, size }, Value::Array(items)) => {
+            (Shape::List { item, size }, Document::List(items)) => {
                 self.sized(*size, items.len(), value, "length");
                 self.items(*item, items)
             }
-            (Shape::Map { key, value: values, size }, Value::Object(entries)) => {
+            (Shape::Map { key, value: values, size }, Document::Object(entries)) => {
                 self.sized(*size, entries.len(), value, "length");
                 self.entries(*key, *values, entries)
             }
@@ -125,7 +125,7 @@ impl<'m> Walker<'m> {
     }
 
     /// Items that are structures are checked each at its place; plain ones together at the list's, as the service does.
-    fn items(&mut self, item: ShapeId, items: &'m [Value]) -> Result<(), InvalidInput> {
+    fn items(&mut self, item: ShapeId, items: &'m [Document<'m>]) -> Result<(), InvalidInput> {
         let shape = self.model.shape(item);
         let mut offending = Vec::new();
         for (i, value) in items.iter().enumerate() {
@@ -144,22 +144,17 @@ impl<'m> Walker<'m> {
         }
         if !offending.is_empty() {
             let constraint = format!("Member must satisfy constraint: {}", every_constraint(shape));
-            self.violation(Some(&Value::Array(offending)), &constraint);
+            self.violation(Some(&Document::List(offending)), &constraint);
         }
         Ok(())
     }
 
-    fn entries(
-        &mut self,
-        key: ShapeId,
-        values: ShapeId,
-        entries: &'m serde_json::Map<String, Value>,
-    ) -> Result<(), InvalidInput> {
+    fn entries(&mut self, key: ShapeId, values: ShapeId, entries: &'m Members<'m>) -> Result<(), InvalidInput> {
         let (key_shape, shape) = (self.model.shape(key), self.model.shape(values));
-        let (mut bad_keys, mut bad_values) = (serde_json::Map::new(), serde_json::Map::new());
+        let (mut bad_keys, mut bad_values) = (Members::new(), Members::new());
         for (name, value) in entries {
-            if breaks(key_shape, &Value::String(name.clone())) {
-                bad_keys.insert(name.clone(), value.clone());
+            if breaks(key_shape, &Document::from(name.as_ref())) {
+                bad_keys.push((name.clone(), value.clone()));
             }
             self.path.push(Step::Entry(name));
             if value.is_null() {
@@ -167,7 +162,7 @@ impl<'m> Walker<'m> {
             } else if is_plain(shape) {
                 self.typed(shape, value)?;
                 if breaks(shape, value) {
-                    bad_values.insert(name.clone(), value.clone());
+                    bad_values.push((name.clone(), value.clone()));
                 }
             } else {
                 self.check(values, value)?;
@@ -177,20 +172,20 @@ impl<'m> Walker<'m> {
         for (bad, shape, what) in [(bad_keys, key_shape, "Map keys"), (bad_values, shape, "Map value")] {
             if !bad.is_empty() {
                 let constraint = format!("{what} must satisfy constraint: {}", every_constraint(shape));
-                self.violation(Some(&Value::Object(bad)), &constraint);
+                self.violation(Some(&Document::Object(bad)), &constraint);
             }
         }
         Ok(())
     }
 
-    fn typed(&self, shape: &Shape, value: &Value) -> Result<(), InvalidInput> {
+    fn typed(&self, shape: &Shape, value: &Document<'_>) -> Result<(), InvalidInput> {
         match mistyped(shape, value) {
             None => Ok(()),
             Some(expected) => Err(InvalidInput::WrongType { path: self.place(), found: token(value), expected }),
         }
     }
 
-    fn sized(&mut self, bounds: Bounds, size: usize, value: &Value, what: &str) {
+    fn sized(&mut self, bounds: Bounds, size: usize, value: &Document<'_>, what: &str) {
         for constraint in outside(bounds, i64::try_from(size).unwrap_or(i64::MAX), what) {
             self.violation(Some(value), &constraint);
         }
@@ -208,7 +203,7 @@ impl<'m> Walker<'m> {
         self.clause(|| format!("'{place}{spelled}' is not a member that the service model knows: '{name}'{meant}"));
     }
 
-    fn violation(&mut self, value: Option<&Value>, constraint: &str) {
+    fn violation(&mut self, value: Option<&Document<'_>>, constraint: &str) {
         let place = self.place();
         self.clause(|| {
             let value = value.map_or_else(|| "null".to_owned(), |value| format!("'{}'", quote::value(value)));
@@ -245,47 +240,54 @@ fn is_plain(shape: &Shape) -> bool {
 }
 
 /// What the value should have been, where it is something else.
-fn mistyped(shape: &Shape, value: &Value) -> Option<&'static str> {
+fn mistyped(shape: &Shape, value: &Document<'_>) -> Option<&'static str> {
     let (fits, expected) = match shape {
-        Shape::Structure(_) => (value.is_object(), "a structure"),
-        Shape::List { .. } => (value.is_array(), "a List"),
-        Shape::Map { .. } => (value.is_object(), "a Map"),
-        Shape::Text { .. } => (value.is_string(), "a String"),
-        Shape::Integer { wide: true, .. } => (value.is_i64(), "a Long"),
-        Shape::Integer { wide: false, .. } => (value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()), "an Integer"),
-        Shape::Number => (value.is_number(), "a Float"),
-        Shape::Timestamp => (value.is_number(), "a Timestamp"),
-        Shape::Boolean => (value.is_boolean(), "a Boolean"),
+        Shape::Structure(_) => (matches!(value, Document::Object(_)), "a structure"),
+        Shape::List { .. } => (matches!(value, Document::List(_)), "a List"),
+        Shape::Map { .. } => (matches!(value, Document::Object(_)), "a Map"),
+        Shape::Text { .. } => (matches!(value, Document::Text(_)), "a String"),
+        Shape::Integer { wide: true, .. } => (whole(value).is_some(), "a Long"),
+        Shape::Integer { wide: false, .. } => (whole(value).is_some_and(|n| i32::try_from(n).is_ok()), "an Integer"),
+        Shape::Number => (matches!(value, Document::Number(_)), "a Float"),
+        Shape::Timestamp => (matches!(value, Document::Number(_)), "a Timestamp"),
+        Shape::Boolean => (matches!(value, Document::Bool(_)), "a Boolean"),
     };
     (!fits).then_some(expected)
 }
 
-fn token(value: &Value) -> &'static str {
+fn whole(value: &Document<'_>) -> Option<i64> {
     match value {
-        Value::Null => "VALUE_NULL",
-        Value::Bool(true) => "TRUE_VALUE",
-        Value::Bool(false) => "FALSE_VALUE",
-        Value::Number(_) => "NUMBER_VALUE",
-        Value::String(_) => "STRING_VALUE",
-        Value::Array(_) => "START_ARRAY",
-        Value::Object(_) => "START_OBJECT",
+        Document::Number(number) => number.as_i64(),
+        _ => None,
     }
 }
 
-fn breaks(shape: &Shape, value: &Value) -> bool {
+fn token(value: &Document<'_>) -> &'static str {
+    match value {
+        Document::Null => "VALUE_NULL",
+        Document::Bool(true) => "TRUE_VALUE",
+        Document::Bool(false) => "FALSE_VALUE",
+        Document::Number(_) => "NUMBER_VALUE",
+        Document::Text(_) => "STRING_VALUE",
+        Document::List(_) => "START_ARRAY",
+        Document::Object(_) => "START_OBJECT",
+    }
+}
+
+fn breaks(shape: &Shape, value: &Document<'_>) -> bool {
     broken(shape, value).next().is_some()
 }
 
 /// The constraints of a plain shape that a value of its type breaks, in the service's order.
-fn broken<'a>(shape: &'a Shape, value: &'a Value) -> impl Iterator<Item = String> + 'a {
+fn broken<'a>(shape: &'a Shape, value: &'a Document<'_>) -> impl Iterator<Item = String> + 'a {
     let (own, bounds, size, what) = match (shape, value) {
-        (Shape::Text { length, pattern, values }, Value::String(text)) => {
+        (Shape::Text { length, pattern, values }, Document::Text(text)) => {
             let mismatch = pattern.as_ref().filter(|p| !p.regex.is_match(text)).map(|p| must_match(&p.published));
             let foreign = (!values.is_empty() && !values.iter().any(|v| v == text)).then(|| must_be_of(values));
             let chars = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
             ([mismatch, foreign], *length, chars, "length")
         }
-        (Shape::Integer { range, .. }, Value::Number(number)) => {
+        (Shape::Integer { range, .. }, Document::Number(number)) => {
             ([None, None], *range, number.as_i64().unwrap_or_default(), "value")
         }
         _ => ([None, None], Bounds::default(), 0, ""),

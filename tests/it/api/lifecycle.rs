@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tunesmith::api::aws::support;
 use tunesmith::app::Quotas;
+use tunesmith::domain::document::Document;
 use tunesmith::domain::space::{Parameter, Range, Space};
 use tunesmith::domain::status::{Direction, Strategy, TuningStatus};
 use tunesmith::search::{self, Study};
@@ -56,7 +57,7 @@ fn the_strategies_accepted_are_those_that_the_search_has() {
         };
         let mut request = minimal("tune");
         request["HyperParameterTuningJobConfig"]["Strategy"] = json!(strategy.as_str());
-        let accepted = support::check("CreateHyperParameterTuningJob", &request).is_ok();
+        let accepted = support::check("CreateHyperParameterTuningJob", &Document::from(&request)).is_ok();
         assert_eq!(accepted, search::suggest(&study, 1, 1).is_ok(), "{strategy}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tunesmith::app::{App, Creation, Quotas};
 use tunesmith::clock::{Calls, Clock};
+use tunesmith::domain::document::Document;
 use tunesmith::domain::names::Scope;
 use tunesmith::domain::time::Timestamp;
 use tunesmith::executor::images::{Image, Images};
@@ -112,7 +113,7 @@ impl World {
     /// Creates a tuning job from `request` through the use case.
     pub async fn create(&self, request: &Value) {
         let raw = request.to_string();
-        tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), request.clone(), &raw).await.unwrap();
+        tunesmith::app::tuning_jobs::create(&self.app, Self::scope(), Document::from(request), &raw).await.unwrap();
     }
 
     /// Writes nothing, often enough that a failure that was asked for and has not come yet comes now.

@@ -7,7 +7,7 @@ use crate::api::aws::model::Model;
 
 fn outcome(operation: &str, document: &Value) -> Result<(), InvalidInput> {
     let model = Model::builtin().unwrap();
-    validate(model, model.input(operation).unwrap(), document)
+    validate(model, model.input(operation).unwrap(), &document.into())
 }
 
 fn message(operation: &str, document: &Value) -> String {

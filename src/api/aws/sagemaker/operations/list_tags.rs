@@ -9,7 +9,7 @@ use crate::app::{AppError, tags};
 
 /// Answers one call.
 pub async fn handle(call: Call<'_>) -> Result<Answer, AppError> {
-    if !call.input["NextToken"].is_null() {
+    if call.input.get("NextToken").is_some() {
         return Err(InvalidToken.into());
     }
     let arn = name(&call.input, "ResourceArn");

@@ -14,7 +14,9 @@ pub mod list_training_jobs_for_hyper_parameter_tuning_job;
 pub mod stop_hyper_parameter_tuning_job;
 pub mod stop_training_job;
 
+use crate::domain::document::Document;
+
 /// A text member that the service model requires, and so is there.
-fn name(input: &serde_json::Value, member: &str) -> String {
-    input[member].as_str().unwrap_or_default().to_owned()
+fn name(input: &Document<'_>, member: &str) -> String {
+    input.get(member).and_then(Document::as_str).unwrap_or_default().to_owned()
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Value, json};
 
 use crate::api::aws::tokens::Tokens;
 use crate::api::aws::{Answer, Call};
 use crate::app::{AppError, Cursor, ListQuery, Page, SortKey};
+use crate::domain::document::Document;
 use crate::domain::names::Scope;
 use crate::domain::time::Timestamp;
 
@@ -48,7 +48,7 @@ pub struct List<'a, S> {
 impl<'a, S: serde::de::DeserializeOwned> List<'a, S> {
     /// Reads a list call's input. `sort_by` is the operation's default; every list ascends by default.
     pub fn read(operation: &'static str, call: &Call<'a>, sort_by: SortKey) -> Result<Self, AppError> {
-        let filters = filters(&call.input);
+        let filters = filters(&call.input)?;
         let input: ListInput<S> = read(&call.input)?;
         let open = |token: String| call.tokens.open(operation, &call.scope, &filters, &token);
         let after: Option<Cursor> = input.next_token.map(open).transpose()?;
@@ -98,7 +98,7 @@ impl<T: Serialize> Serialize for Response<'_, T> {
 }
 
 /// The members of a request document that an operation reads.
-pub fn read<T: serde::de::DeserializeOwned>(input: &Value) -> Result<T, AppError> {
+pub fn read<T: serde::de::DeserializeOwned>(input: &Document<'_>) -> Result<T, AppError> {
     T::deserialize(input).map_err(|error| AppError::Validation(format!("The request could not be read: {error}.")))
 }
 
@@ -108,11 +108,14 @@ pub fn rows<'p, T, R>(page: &'p Page<T>, render: impl Fn(&'p T) -> R) -> Vec<R> 
 }
 
 /// What a token is sealed for: the request without the members that may differ from page to page, in one order.
-fn filters(input: &Value) -> String {
-    let members = input.as_object().into_iter().flatten();
-    let kept: BTreeMap<&String, &Value> =
-        members.filter(|(name, _)| !matches!(name.as_str(), "NextToken" | "MaxResults")).collect();
-    json!(kept).to_string()
+fn filters(input: &Document<'_>) -> Result<String, AppError> {
+    let members = if let Document::Object(members) = input { members.as_slice() } else { &[] };
+    let kept: BTreeMap<&str, &Document<'_>> = members
+        .iter()
+        .map(|(name, value)| (name.as_ref(), value))
+        .filter(|(name, _)| !matches!(*name, "NextToken" | "MaxResults"))
+        .collect();
+    serde_json::to_string(&kept).map_err(|error| AppError::Internal(Box::new(error)))
 }
 
 /// Epoch seconds, perhaps with a fraction.
