@@ -161,7 +161,6 @@ async fn fill(url: &str, rows: usize) {
     let request = document.to_string().replace('\'', "''");
     let config = document["HyperParameterTuningJobConfig"].to_string().replace('\'', "''");
     let definition = document["TrainingJobDefinition"].to_string().replace('\'', "''");
-    let metrics = document["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"].to_string();
     let (account, region) = (real::ACCOUNT, real::REGION);
     let id = |kind: u32| format!("'00000000-0000-4000-800{kind}-' || substr(CAST(1000000000000 + i AS TEXT), 2)");
     let (tuning_id, training_id) = (id(1), id(2));
@@ -170,17 +169,18 @@ async fn fill(url: &str, rows: usize) {
     let status = "CASE i % 4 WHEN 0 THEN 'Failed' WHEN 1 THEN 'Stopped' ELSE 'Completed' END";
     let statements = [
         format!(
-            "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) VALUES \
-             ('00000000-0000-4000-8000-000000000000', 'job-00000001', '{definition}', '{metrics}', \
+            "INSERT INTO definitions (id, tuning_job_name, document, objective) VALUES \
+             ('00000000-0000-4000-8000-000000000000', 'job-00000001', '{definition}', \
              '{{\"Type\":\"Maximize\",\"MetricName\":\"validation-auc\"}}')"
         ),
+        format!("INSERT INTO definitions (id, document) {numbers} SELECT {tuning_id}, '{{}}' FROM n"),
         format!(
-            "INSERT INTO tuning_jobs (id, account, region, name_key, name, status, strategy, definition_id, seed, \
-             max_jobs, max_parallel, created_at, modified_at, ended_at, completed, in_progress, retryable_error, \
+            "INSERT INTO tuning_jobs (id, account, region, name_key, name, status, strategy, seed, max_jobs, \
+              max_parallel, created_at, modified_at, ended_at, completed, in_progress, retryable_error, \
              non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, observed, \
              inserted, not_improving, exhausted, lease_epoch, request, config) {numbers} \
              SELECT {tuning_id}, '{account}', '{region}', {name}, {name}, {status}, 'Random', \
-             '00000000-0000-4000-8000-000000000000', i, 100, 10, {EPOCH_MS} + i * 1000, {EPOCH_MS} + i * 1000, \
+             i, 100, 10, {EPOCH_MS} + i * 1000, {EPOCH_MS} + i * 1000, \
              {EPOCH_MS} + i * 1000, 100, 0, 0, 0, 0, 100, 0, 0, 100, 100, 0, 0, 1, '{request}', '{config}' FROM n"
         ),
         format!(

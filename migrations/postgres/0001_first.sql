@@ -2,25 +2,25 @@
 -- bits read as a signed number. Columns that sort or look up compare by bytes (collation C), as SQLite does.
 -- Documents of some kilobytes stay in their rows as they are: compressing them took a tenth of a Create.
 
+-- What the training jobs of one tuning job share; its id is the tuning job's.
 CREATE TABLE definitions (
-    id                 TEXT COLLATE "C" NOT NULL CONSTRAINT definitions_pk PRIMARY KEY,
-    tuning_job_name    TEXT,
-    document           TEXT NOT NULL,
-    metric_definitions TEXT NOT NULL,
-    objective          TEXT
+    id              TEXT COLLATE "C" NOT NULL CONSTRAINT definitions_pk PRIMARY KEY,
+    tuning_job_name TEXT,
+    document        TEXT NOT NULL,
+    objective       TEXT
 ) WITH (toast_tuple_target = 8160);
 
 CREATE TABLE tuning_jobs (
     account           TEXT COLLATE "C" NOT NULL,
     region            TEXT COLLATE "C" NOT NULL,
     name_key          TEXT COLLATE "C" NOT NULL,
-    id                TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE,
+    id                TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE
+        CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id),
     name              TEXT NOT NULL,
     status            TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_status_known CHECK
         (status IN ('Completed', 'InProgress', 'Failed', 'Stopped', 'Stopping', 'Deleting', 'DeleteFailed')),
     strategy          TEXT NOT NULL CONSTRAINT tuning_jobs_strategy_known CHECK
         (strategy IN ('Bayesian', 'Random', 'Hyperband', 'Grid', 'TPE', 'SMAC', 'Anneal')),
-    definition_id     TEXT COLLATE "C" NOT NULL CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id),
     seed              BIGINT NOT NULL,
     max_jobs          BIGINT NOT NULL,
     max_parallel      BIGINT NOT NULL,
@@ -53,11 +53,9 @@ CREATE TABLE tuning_jobs (
     CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))
 ) WITH (toast_tuple_target = 8160);
 CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
-CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
+-- Status first, so that it finds what is not over in all regions, too.
+CREATE INDEX tuning_jobs_by_status ON tuning_jobs (status, account, region, name_key);
 CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (account, region, status, created_at, name_key);
-CREATE INDEX tuning_jobs_by_definition ON tuning_jobs (definition_id);
-CREATE INDEX tuning_jobs_unfinished ON tuning_jobs (account, region)
-    WHERE status IN ('InProgress', 'Stopping', 'Deleting');
 
 CREATE TABLE training_jobs (
     account           TEXT COLLATE "C" NOT NULL,

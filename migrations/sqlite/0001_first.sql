@@ -1,25 +1,25 @@
 -- The first schema. Times are epoch milliseconds, documents JSON text, flags 0 or 1, ids UUID text; seeds are u64
 -- bits read as a signed number.
 
+-- What the training jobs of one tuning job share; its id is the tuning job's.
 CREATE TABLE definitions (
-    id                 TEXT NOT NULL CONSTRAINT definitions_pk PRIMARY KEY,
-    tuning_job_name    TEXT,
-    document           TEXT NOT NULL,
-    metric_definitions TEXT NOT NULL,
-    objective          TEXT
+    id              TEXT NOT NULL CONSTRAINT definitions_pk PRIMARY KEY,
+    tuning_job_name TEXT,
+    document        TEXT NOT NULL,
+    objective       TEXT
 );
 
 CREATE TABLE tuning_jobs (
     account           TEXT NOT NULL,
     region            TEXT NOT NULL,
     name_key          TEXT NOT NULL,
-    id                TEXT NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE,
+    id                TEXT NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE
+        CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id) DEFERRABLE INITIALLY DEFERRED,
     name              TEXT NOT NULL,
     status            TEXT NOT NULL CONSTRAINT tuning_jobs_status_known CHECK
         (status IN ('Completed', 'InProgress', 'Failed', 'Stopped', 'Stopping', 'Deleting', 'DeleteFailed')),
     strategy          TEXT NOT NULL CONSTRAINT tuning_jobs_strategy_known CHECK
         (strategy IN ('Bayesian', 'Random', 'Hyperband', 'Grid', 'TPE', 'SMAC', 'Anneal')),
-    definition_id     TEXT NOT NULL CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id),
     seed              BIGINT NOT NULL,
     max_jobs          BIGINT NOT NULL,
     max_parallel      BIGINT NOT NULL,
@@ -52,11 +52,9 @@ CREATE TABLE tuning_jobs (
     CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))
 );
 CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
-CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
+-- Status first, so that it finds what is not over in all regions, too.
+CREATE INDEX tuning_jobs_by_status ON tuning_jobs (status, account, region, name_key);
 CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (account, region, status, created_at, name_key);
-CREATE INDEX tuning_jobs_by_definition ON tuning_jobs (definition_id);
-CREATE INDEX tuning_jobs_unfinished ON tuning_jobs (account, region)
-    WHERE status IN ('InProgress', 'Stopping', 'Deleting');
 
 CREATE TABLE training_jobs (
     account           TEXT NOT NULL,

@@ -6,22 +6,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::{Response, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::header;
 
-use crate::api::aws::error::AwsError;
-
-/// Lets a request pass, or answers 403.
-pub(crate) async fn loopback_only(request: Request, next: Next) -> Response<Body> {
-    match verdict(&request) {
-        Ok(()) => next.run(request).await,
-        Err(text) => AwsError::new(StatusCode::FORBIDDEN, "AccessDeniedException", text).into_response(),
-    }
-}
-
-fn verdict<B>(request: &axum::http::Request<B>) -> Result<(), &'static str> {
+/// Whether a request may pass; if not, what to tell the client.
+pub(crate) fn verdict<B>(request: &axum::http::Request<B>) -> Result<(), &'static str> {
     if request.headers().contains_key(header::ORIGIN) {
         return Err("Requests with an Origin header come from web pages, which this API does not serve.");
     }

@@ -103,13 +103,17 @@ pub fn router(app: App, settings: ApiSettings, readiness: Readiness) -> Router {
 
 /// What every response goes through, whichever route it comes from.
 fn enclose(routes: Router) -> Router {
-    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(guard::loopback_only)).layer(from_fn(identify))
+    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(admit))
 }
 
-/// Gives the request an id, which every line of the log about it carries, and the response the headers that all have.
-async fn identify(request: Request, next: Next) -> Response<Body> {
+/// Lets a request of this machine pass. Gives it an id, which every line of the log about it carries, and the response
+/// the headers that all have.
+async fn admit(request: Request, next: Next) -> Response<Body> {
     let id = Uuid::new_v4();
-    let mut response = next.run(request).instrument(tracing::error_span!("request", %id)).await;
+    let mut response = match guard::verdict(&request) {
+        Ok(()) => next.run(request).instrument(tracing::error_span!("request", %id)).await,
+        Err(text) => AwsError::new(StatusCode::FORBIDDEN, "AccessDeniedException", text).into_response(),
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);

@@ -266,7 +266,7 @@ pub(crate) async fn find(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<T
 
 /// Names the best of a locked tuning job anew, as if its training jobs had ended just now, one after the other.
 async fn name_next_best(tx: &mut Tx<'_>, mut tuning_job: TuningJob) -> Result<(), AppError> {
-    let definition = DefinitionView::get(tx, tuning_job.definition_id).await?;
+    let definition = DefinitionView::get(tx, tuning_job.id).await?;
     let Some(Objective { direction, .. }) = definition.objective else { return Ok(()) };
     let mut left = training_jobs::history(tx, tuning_job.id).await?;
     left.sort_by_key(|job| job.observation);

@@ -186,21 +186,20 @@ fn new_job(
     let limits = &request.config.resource_limits;
     let training = input.take("TrainingJobDefinition");
     let config = defaults::config(input.take("HyperParameterTuningJobConfig"), plan.max_jobs).to_string();
+    let id = new_row_id(now);
     let definition = Definition {
-        id: new_row_id(now),
+        id,
         tuning_job_name: Some(request.name.clone()),
         document: defaults::definition(training, &plan.metric_definitions, &plan.objective).to_string(),
-        metric_definitions: serde_json::to_string(&plan.metric_definitions).map_err(AppError::unreadable)?,
         objective: Some(serde_json::to_string(&plan.objective).map_err(AppError::unreadable)?),
     };
     let job = TuningJob {
-        id: new_row_id(now),
+        id,
         scope,
         name: request.name.clone(),
         status: TuningStatus::InProgress,
         strategy: request.config.strategy,
         request: raw.to_owned(),
-        definition_id: definition.id,
         seed: request.config.random_seed.unwrap_or_else(draw_seed),
         max_jobs: plan.max_jobs,
         max_parallel: limits.max_parallel_training_jobs,

@@ -365,7 +365,7 @@ impl Work<'_> {
             scope: tuning.scope.clone(),
             name: String::new(),
             tuning_job_id: Some(tuning.id),
-            definition_id: tuning.definition_id,
+            definition_id: tuning.id,
             ordinal: tuning.inserted,
             watermark: tuning.observed,
             pending,

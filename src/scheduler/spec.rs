@@ -83,9 +83,10 @@ impl Tries {
 impl ReadDefinition {
     /// Reads a row.
     pub fn read(row: &Definition) -> Result<Self, serde_json::Error> {
+        let mut training: TrainingDefinition = serde_json::from_str(&row.document)?;
         Ok(Self {
-            training: serde_json::from_str(&row.document)?,
-            metrics: serde_json::from_str(&row.metric_definitions)?,
+            metrics: training.algorithm_specification.metric_definitions.take().unwrap_or_default(),
+            training,
             objective: row.objective.as_deref().map(serde_json::from_str).transpose()?,
         })
     }

@@ -1,6 +1,7 @@
 //! Rows of `definitions`: written once, shared by the training jobs of one tuning job.
 //!
-//! Invariant: a definition lives as long as a tuning job or a training job refers to it.
+//! Invariant: a definition has the id of the tuning job that brought it, and lives as long as that or a training job of
+//! it.
 
 use uuid::Uuid;
 
@@ -10,15 +11,13 @@ use crate::store::{StoreError, Tx};
 
 /// Inserts a definition.
 pub async fn insert(tx: &mut Tx<'_>, definition: &Definition) -> Result<(), StoreError> {
-    let text = concat!(
-        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) ",
-        "VALUES ($1, $2, $3, $4, $5)"
-    );
+    let text =
+        concat!("INSERT INTO definitions (id, tuning_job_name, document, objective) ", "VALUES ($1, $2, $3, $4)");
     assembled("inserting a definition", text.to_owned(), values(definition).into()).execute(tx).await.map(|_| ())
 }
 
 /// How many columns a definition has.
-pub(super) const COLUMNS: usize = 5;
+pub(super) const COLUMNS: usize = 4;
 
 /// A definition's columns, in the order in which `read` reads them.
 pub(super) fn values(definition: &Definition) -> [Value; COLUMNS] {
@@ -26,50 +25,44 @@ pub(super) fn values(definition: &Definition) -> [Value; COLUMNS] {
         definition.id.into(),
         definition.tuning_job_name.as_ref().into(),
         (&definition.document).into(),
-        (&definition.metric_definitions).into(),
         definition.objective.as_ref().into(),
     ]
 }
 
 /// The definition of an id.
 pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<Definition>, StoreError> {
-    let row = sql(
-        "reading a definition",
-        "SELECT id, tuning_job_name, document, metric_definitions, objective FROM definitions WHERE id = $1",
-    )
-    .bind(id)
-    .optional(tx)
-    .await?;
-    let columns = "id, tuning_job_name, document, metric_definitions, objective";
+    let row =
+        sql("reading a definition", "SELECT id, tuning_job_name, document, objective FROM definitions WHERE id = $1")
+            .bind(id)
+            .optional(tx)
+            .await?;
+    let columns = "id, tuning_job_name, document, objective";
     row.map(|row| read(&mut row.reader("definitions", columns))).transpose()
 }
 
 /// The columns of the definition beside a job, where a statement joins [`joined`].
 macro_rules! joined_columns {
     () => {
-        "joined_id, tuning_job_name, document, metric_definitions, objective"
+        "joined_id, tuning_job_name, document, objective"
     };
 }
 pub(super) use joined_columns;
 
-/// Joins the definition of each job. None of its columns has the name of one of a job's.
+/// Joins the definition whose id a column of each job has. None of its columns has the name of one of a job's.
 macro_rules! joined {
-    () => {
-        " JOIN (SELECT id AS joined_id, tuning_job_name, document, metric_definitions, objective FROM definitions) \
-         AS joined ON joined_id = definition_id"
+    ($column:literal) => {
+        concat!(
+            " JOIN (SELECT id AS joined_id, tuning_job_name, document, objective FROM definitions) \
+             AS joined ON joined_id = ",
+            $column
+        )
     };
 }
 pub(super) use joined;
 
 /// Reads the columns from the reader's place on.
 pub(super) fn read(r: &mut Reader<'_>) -> Result<Definition, StoreError> {
-    Ok(Definition {
-        id: r.parsed()?,
-        tuning_job_name: r.opt_text()?,
-        document: r.text()?,
-        metric_definitions: r.text()?,
-        objective: r.opt_text()?,
-    })
+    Ok(Definition { id: r.parsed()?, tuning_job_name: r.opt_text()?, document: r.text()?, objective: r.opt_text()? })
 }
 
 /// Deletes a definition that nothing refers to any more.
@@ -78,7 +71,7 @@ pub(super) async fn delete_unused(tx: &mut Tx<'_>, id: Uuid) -> Result<(), Store
         "deleting a definition",
         "DELETE FROM definitions WHERE id = $1 \
          AND NOT EXISTS (SELECT 1 FROM training_jobs WHERE definition_id = $1) \
-         AND NOT EXISTS (SELECT 1 FROM tuning_jobs WHERE definition_id = $1)",
+         AND NOT EXISTS (SELECT 1 FROM tuning_jobs WHERE id = $1)",
     )
     .bind(id)
     .execute(tx)

@@ -64,7 +64,7 @@ enum Ran<T, E> {
 impl Postgres {
     pub(super) async fn connect(url: &str, failpoints: Arc<Failpoints>) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(|source| StoreError::InvalidUrl { source })?;
-        let options = options.application_name("tunesmith").statement_cache_capacity(256).options([
+        let options = options.application_name("tunesmith").statement_cache_capacity(512).options([
             ("statement_timeout", "20s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),

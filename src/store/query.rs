@@ -114,13 +114,22 @@ impl Query {
         self
     }
 
+    /// Lets it begin the transaction where that has not begun.
+    fn open(&mut self, tx: &mut Tx<'_>) {
+        if let Some(opening) = tx.opening.take() {
+            self.text = Cow::Owned(format!("{opening}; {}", self.text));
+        }
+    }
+
     /// Runs it and returns how many rows it changed.
     pub(super) async fn execute(self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        tx.begin().await?;
         on_driver!(self, tx, |query, conn| query.execute(&mut **conn).await.map(|done| done.rows_affected()))
     }
 
     /// Every row.
-    pub(super) async fn all(self, tx: &mut Tx<'_>) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn all(mut self, tx: &mut Tx<'_>) -> Result<Vec<Row>, StoreError> {
+        self.open(tx);
         on_driver!(self, tx, |query, conn| query
             .fetch_all(&mut **conn)
             .await
@@ -128,7 +137,8 @@ impl Query {
     }
 
     /// The first row, if there is one.
-    pub(super) async fn optional(self, tx: &mut Tx<'_>) -> Result<Option<Row>, StoreError> {
+    pub(super) async fn optional(mut self, tx: &mut Tx<'_>) -> Result<Option<Row>, StoreError> {
+        self.open(tx);
         on_driver!(self, tx, |query, conn| query.fetch_optional(&mut **conn).await.map(|row| row.map(Row::from)))
     }
 }
@@ -298,12 +308,16 @@ impl Reader<'_> {
     }
 }
 
-/// Splits rows into pieces whose sizes are powers of two, so that statements of many rows have few different texts and
-/// stay in the statement cache.
+/// Splits rows into pieces of 64, 32 or 16, and one of the up to 16 that are left: few rows make one statement, and
+/// statements of many rows have few different texts and stay in the statement cache.
 pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let largest = rows.len().min(64).checked_ilog2()?;
-        let (piece, rest) = rows.split_at(1 << largest);
+        let size = match rows.len() {
+            0 => return None,
+            few @ 1..=16 => few,
+            some => 1 << some.min(64).ilog2(),
+        };
+        let (piece, rest) = rows.split_at(size);
         rows = rest;
         Some(piece)
     })

@@ -56,8 +56,6 @@ pub struct TuningJob {
     pub strategy: Strategy,
     /// The request body, byte for byte.
     pub request: String,
-    /// The id of its training-job definition's row.
-    pub definition_id: Uuid,
     /// The request's seed, or the one drawn at Create.
     pub seed: u64,
     /// Budget; derived for Grid.
@@ -157,14 +155,13 @@ pub struct TuningJobDescription {
 /// A row of `definitions`: what every training job of one definition shares.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
-    /// Identity.
+    /// That of the tuning job that brought it.
     pub id: Uuid,
     /// The tuning job's name at the time, for training jobs that outlive it.
     pub tuning_job_name: Option<String>,
-    /// The `TrainingJobDefinition` of the request, completed with the defaults in force at Create, as JSON text.
+    /// The `TrainingJobDefinition` of the request, completed with the defaults and the metric definitions in force at Create, as
+    /// JSON text.
     pub document: String,
-    /// The metric definitions in force (the request's, or the image's), as JSON text.
-    pub metric_definitions: String,
     /// The objective, as JSON text; none for a training job without a tuning job.
     pub objective: Option<String>,
 }

@@ -64,7 +64,7 @@ impl Sqlite {
             .filename(&path)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
-            .statement_cache_capacity(256);
+            .statement_cache_capacity(512);
         let writing = options
             .clone()
             .journal_mode(SqliteJournalMode::Wal)

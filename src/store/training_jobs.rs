@@ -150,7 +150,7 @@ pub async fn find_with_definition(
             "SELECT ",
             all!(),
             " FROM training_jobs",
-            definitions::joined!(),
+            definitions::joined!("definition_id"),
             " WHERE account = $1 AND region = $2 AND name_key = $3"
         ),
     )

@@ -20,7 +20,7 @@ use crate::store::{StoreError, Tx, definitions};
 /// Every column, in the order in which `read` reads them.
 macro_rules! columns {
     () => {
-        "id, account, region, name_key, name, status, strategy, definition_id, seed, max_jobs, max_parallel, \
+        "id, account, region, name_key, name, status, strategy, seed, max_jobs, max_parallel, \
          max_runtime_ms, created_at, modified_at, ended_at, stop_requested_at, failure_reason, completed, in_progress, \
          retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
          best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch, request"
@@ -49,18 +49,18 @@ macro_rules! unfinished {
     };
 }
 
-/// What a job says of itself when it is new, in the order in which `values` writes them: columns 1 to 14.
-const NEW_COLUMNS: usize = 14;
+/// What a job says of itself when it is new, in the order in which `values` writes them: columns 1 to 11.
+const NEW_COLUMNS: usize = 11;
 
-/// The row of a new job: where it begins is the same for all.
+/// The rows of new jobs of one scope ($2, $3), after INSERT: where they begin is the same for all.
 macro_rules! insert_new {
     () => {
-        "INSERT INTO tuning_jobs (id, account, region, name_key, name, strategy, definition_id, seed, max_jobs, \
-         max_parallel, max_runtime_ms, created_at, request, config, modified_at, status, completed, in_progress, \
-         retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
-         observed, inserted, not_improving, exhausted, lease_epoch) \
-         SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, column10, column11, \
-         column12, column13, column14, column12, 'InProgress', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM (VALUES "
+        " INTO tuning_jobs (account, region, id, name_key, name, strategy, seed, max_jobs, max_parallel, \
+         max_runtime_ms, created_at, request, config, modified_at, status, completed, in_progress, retryable_error, \
+         non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, observed, inserted, \
+         not_improving, exhausted, lease_epoch) SELECT $2, $3, column1, column2, column3, column4, column5, column6, \
+         column7, column8, column9, column10, column11, column9, 'InProgress', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+         FROM (VALUES "
     };
 }
 
@@ -80,8 +80,12 @@ pub struct New<'a> {
 pub async fn insert(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Result<(), StoreError>>, StoreError> {
     lock_scopes(tx, new).await?;
     let mut inserted = HashSet::new();
-    for piece in pieces(new) {
-        inserted.extend(insert_where_free(tx, piece, quota).await?);
+    let mut rest = new.to_vec();
+    while let Some(scope) = rest.first().map(|first| &first.job.scope) {
+        let of_scope: Vec<New<'_>> = rest.extract_if(.., |new| new.job.scope == *scope).collect();
+        for piece in pieces(&of_scope) {
+            inserted.extend(insert_where_free(tx, scope, piece, quota).await?);
+        }
     }
     let mut outcomes = Vec::with_capacity(new.len());
     for new in new {
@@ -109,36 +113,46 @@ async fn insert_alone(tx: &mut Tx<'_>, new: New<'_>, quota: u32) -> Result<Resul
         return Ok(Err(StoreError::QuotaUsed { used }));
     }
     // It was counted behind jobs that did not get in themselves.
-    let inserted = insert_where_free(tx, &[new], quota).await?;
+    let inserted = insert_where_free(tx, &job.scope, &[new], quota).await?;
     Ok(if inserted.is_empty() { Err(StoreError::QuotaUsed { used }) } else { Ok(()) })
 }
 
-/// Inserts every job whose name is free and whose scope has room for it and for those of its scope before it; returns
-/// the ids of those that are in. The definitions of all of them are in then.
-async fn insert_where_free(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Uuid>, StoreError> {
+/// Inserts every job of a scope whose name is free, while the scope has room for it and for those before it; returns the
+/// ids of those that are in. The definitions of all of them are in then.
+async fn insert_where_free(
+    tx: &mut Tx<'_>,
+    scope: &Scope,
+    new: &[New<'_>],
+    quota: u32,
+) -> Result<Vec<Uuid>, StoreError> {
+    const BEFORE_ROWS: usize = 3;
     let width = NEW_COLUMNS + 1;
-    let taken = 1 + new.len() * definitions::COLUMNS;
+    let taken = BEFORE_ROWS + new.len() * definitions::COLUMNS;
+    // A row that fails takes the transaction's whole part along, so SQLite, which would keep what each page was before the
+    // statement, need not be able to undo the statement alone.
+    let insert = tx.exchange("INSERT OR FAIL", "INSERT");
     let definitions = format!(
-        "INSERT INTO definitions (id, tuning_job_name, document, metric_definitions, objective) VALUES {}",
-        placeholders_after(1, new.len(), definitions::COLUMNS)
+        "{insert} INTO definitions (id, tuning_job_name, document, objective) VALUES {}",
+        placeholders_after(BEFORE_ROWS, new.len(), definitions::COLUMNS)
     );
     let jobs = format!(
         concat!(
+            "{}",
             insert_new!(),
             "{}) AS new WHERE ",
-            unfinished!("new.column2", "new.column3"),
-            " + new.column15 < $1 ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id"
+            unfinished!("$2", "$3"),
+            " + new.column12 < $1 ON CONFLICT (account, region, name_key) DO NOTHING RETURNING id"
         ),
+        insert,
         placeholders_after(taken, new.len(), width),
     );
     let text = tx.exchange(format!("{definitions}; {jobs}"), format!("WITH definition AS ({definitions}) {jobs}"));
     let mut args = Vec::with_capacity(taken + new.len() * width);
-    args.push(quota.into());
+    args.extend([quota.into(), (&scope.account).into(), (&scope.region).into()]);
     args.extend(new.iter().flat_map(|new| definitions::values(new.definition)));
-    for (at, one) in new.iter().enumerate() {
-        let before = new[..at].iter().filter(|other| other.job.scope == one.job.scope).count();
+    for (before, one) in (0_u32..).zip(new) {
         args.extend(values(one));
-        args.push(u32::try_from(before).unwrap_or(u32::MAX).into());
+        args.push(Value::from(before));
     }
     let rows = assembled("inserting tuning jobs", text, args).all(tx).await?;
     rows.iter().map(|row| row.reader("tuning_jobs", "id").parsed()).collect()
@@ -148,12 +162,9 @@ async fn insert_where_free(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Resu
 fn values(New { job, config, .. }: &New<'_>) -> [Value; NEW_COLUMNS] {
     [
         job.id.into(),
-        (&job.scope.account).into(),
-        (&job.scope.region).into(),
         name_key(&job.name).into(),
         (&job.name).into(),
         job.strategy.as_str().into(),
-        job.definition_id.into(),
         job.seed.cast_signed().into(),
         job.max_jobs.into(),
         job.max_parallel.into(),
@@ -194,7 +205,7 @@ pub async fn describe(tx: &mut Tx<'_>, scope: &Scope, name: &str) -> Result<Opti
             "SELECT ",
             described!(),
             " FROM tuning_jobs",
-            definitions::joined!(),
+            definitions::joined!("id"),
             " WHERE account = $1 AND region = $2 AND name_key = $3"
         ),
     )
@@ -275,7 +286,7 @@ pub async fn delete(tx: &mut Tx<'_>, id: Uuid) -> Result<(), StoreError> {
     let Some(job) = get(tx, id).await? else { return Ok(()) };
     sql("deleting a tuning job", "DELETE FROM tuning_jobs WHERE id = $1").bind(id).execute(tx).await?;
     super::tags::delete_all(tx, &job.scope.tuning_job_arn(&job.name)).await?;
-    super::definitions::delete_unused(tx, job.definition_id).await
+    super::definitions::delete_unused(tx, job.id).await
 }
 
 /// A page of a scope's jobs.
@@ -376,7 +387,6 @@ fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
         name: r.text()?,
         status: r.parsed()?,
         strategy: r.parsed()?,
-        definition_id: r.parsed()?,
         seed: r.int()?.cast_unsigned(),
         max_jobs: r.u32()?,
         max_parallel: r.u32()?,

@@ -19,6 +19,9 @@ pub struct Tx<'c> {
     sole_server: bool,
     /// Whether a statement failed because of another transaction, so that all may go well a second time.
     pub(super) conflicted: bool,
+    /// What begins the transaction where that has not run yet: it goes along with the first statement, which saves an
+    /// exchange with the driver's thread.
+    pub(super) opening: Option<&'static str>,
 }
 
 impl std::fmt::Debug for Tx<'_> {
@@ -33,11 +36,28 @@ impl std::fmt::Debug for Tx<'_> {
 
 impl<'c> Tx<'c> {
     pub(super) fn sqlite(conn: &'c mut SqliteConnection, sole_server: bool) -> Self {
-        Self { conn: Conn::Sqlite(conn), sole_server, conflicted: false }
+        Self { conn: Conn::Sqlite(conn), sole_server, conflicted: false, opening: None }
+    }
+
+    /// A write transaction, or a part of one, that `opening` begins together with its first statement.
+    pub(super) fn sqlite_opened_by(
+        conn: &'c mut SqliteConnection,
+        sole_server: bool,
+        opening: Option<&'static str>,
+    ) -> Self {
+        Self { opening, ..Self::sqlite(conn, sole_server) }
     }
 
     pub(super) fn postgres(conn: &'c mut PgConnection) -> Self {
-        Self { conn: Conn::Postgres(conn), sole_server: false, conflicted: false }
+        Self { conn: Conn::Postgres(conn), sole_server: false, conflicted: false, opening: None }
+    }
+
+    /// Begins it by itself where it has not begun: SQLite would count the rows that a statement changes together with
+    /// those of the one before.
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
+        let (Some(opening), Conn::Sqlite(conn)) = (self.opening.take(), &mut self.conn) else { return Ok(()) };
+        let outcome = sqlx::Executor::execute(&mut **conn, opening).await;
+        outcome.map(|_| ()).map_err(|source| self.failed("beginning a transaction", source))
     }
 
     /// The suffix that locks the selected rows. SQLite's write transactions exclude each other anyway.
@@ -89,6 +109,7 @@ impl<'c> Tx<'c> {
 
     /// Runs a script of several statements, however long it takes.
     pub(super) async fn script(&mut self, doing: &'static str, text: &'static str) -> Result<(), StoreError> {
+        self.begin().await?;
         let outcome = match &mut self.conn {
             Conn::Sqlite(conn) => sqlx::raw_sql(text).execute(&mut **conn).await.map(|_| ()),
             Conn::Postgres(conn) => {

@@ -26,6 +26,9 @@ const BATCH: usize = 64;
 /// After this long no further write joins a transaction, but the first one of its class: those in it have waited enough.
 const BATCH_FOR: Duration = Duration::from_millis(20);
 
+/// Takes the write lock at once, as a transaction that began by reading may find that it cannot have it.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// How long to wait before the file is opened again after a failure.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
@@ -143,6 +146,9 @@ pub(super) struct Writer {
     failpoints: Arc<Failpoints>,
     sole_server: Arc<AtomicBool>,
     commits: Arc<AtomicU64>,
+    /// Whether the next transaction begins by itself and not with its first statement: after a failure, as a connection
+    /// that is broken shows at the beginning.
+    cautious: bool,
 }
 
 /// A job that ran: how its caller is to be answered if the commit succeeds.
@@ -169,7 +175,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let conn =
             options.connect().await.map_err(|source| StoreError::Database { doing: "opening its file", source })?;
-        Ok(Self { options, conn, queues, failpoints, sole_server, commits })
+        Ok(Self { options, conn, queues, failpoints, sole_server, commits, cautious: true })
     }
 
     /// Runs until every sender is gone, or `closing` is cancelled and nothing waits.
@@ -211,15 +217,19 @@ impl Writer {
     /// Runs one job in the batch's transaction. An error is the whole transaction's.
     async fn step(&mut self, batch: &mut Batch, mut job: Box<dyn Job>) -> Result<(), sqlx::Error> {
         let fails = self.failpoints.hit();
-        let prepared = self.prepare(batch).await;
-        if let Err(error) = prepared {
-            batch.ran.push((job, None));
-            return Err(error);
-        }
+        let (held, opening) = (batch.held, self.opening(batch).await);
+        let opening = match opening {
+            Ok(opening) => opening,
+            Err(error) => {
+                batch.ran.push((job, None));
+                return Err(error);
+            }
+        };
         let sole_server = self.sole_server.load(Ordering::Relaxed);
-        let mut tx = Tx::sqlite(&mut self.conn, sole_server);
+        let mut tx = Tx::sqlite_opened_by(&mut self.conn, sole_server, opening);
         let patience = job.patience();
         let outcome = tokio::time::timeout(patience, no_panic(job.run(&mut tx))).await;
+        let begun = tx.opening.is_none();
         let (succeeded, instead) = match (outcome, fails) {
             (Ok(Some(true)), Some(Moment::BeforeCommit)) => (false, Some(injected())),
             (Ok(Some(true)), Some(Moment::AfterCommit)) => (true, Some(injected())),
@@ -228,6 +238,12 @@ impl Writer {
             (Err(_), _) => (false, Some(StoreError::TimedOut { seconds: patience.as_secs() })),
         };
         batch.ran.push((job, instead));
+        if !begun {
+            // It ran no statement, so there is nothing of it to keep or to take back.
+            batch.held = held;
+            return Ok(());
+        }
+        batch.open = true;
         match (succeeded, batch.dirty) {
             (true, _) => {
                 batch.held = batch.dirty;
@@ -237,6 +253,7 @@ impl Writer {
             (false, true) => self.conn.execute("ROLLBACK TO job; RELEASE job").await.map(|_| ()),
             (false, false) => {
                 batch.open = false;
+                self.cautious = true;
                 // It fails where SQLite has rolled back by itself; a broken connection shows at the next BEGIN.
                 let _ = self.conn.execute("ROLLBACK").await;
                 Ok(())
@@ -244,17 +261,22 @@ impl Writer {
         }
     }
 
-    async fn prepare(&mut self, batch: &mut Batch) -> Result<(), sqlx::Error> {
-        if !batch.open {
-            self.conn.execute("BEGIN IMMEDIATE").await?;
-            batch.open = true;
-        } else if batch.dirty {
+    /// What begins the next job's part of the transaction, where that is not begun here.
+    async fn opening(&mut self, batch: &mut Batch) -> Result<Option<&'static str>, sqlx::Error> {
+        if batch.dirty {
             // The one before is over: with this in one exchange with the driver's thread, or with COMMIT in none.
-            let text = if batch.held { "RELEASE job; SAVEPOINT job" } else { "SAVEPOINT job" };
-            batch.held = false;
-            self.conn.execute(text).await?;
+            let held = std::mem::take(&mut batch.held);
+            return Ok(Some(if held { "RELEASE job; SAVEPOINT job" } else { "SAVEPOINT job" }));
         }
-        Ok(())
+        if batch.open {
+            return Ok(None);
+        }
+        if self.cautious {
+            self.conn.execute(BEGIN).await?;
+            (batch.open, self.cautious) = (true, false);
+            return Ok(None);
+        }
+        Ok(Some(BEGIN))
     }
 
     /// Tells every caller of a lost transaction, and opens the file anew: what state the connection is in is unknown.

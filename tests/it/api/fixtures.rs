@@ -69,7 +69,7 @@ pub fn training(tuning: &TuningJob, ordinal: u32) -> TrainingJob {
         scope: tuning.scope.clone(),
         name: format!("{}-{ordinal:03}-0000000{ordinal}", tuning.name),
         tuning_job_id: Some(tuning.id),
-        definition_id: tuning.definition_id,
+        definition_id: tuning.id,
         ordinal,
         watermark: 0,
         pending: (1..ordinal).collect(),

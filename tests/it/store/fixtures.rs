@@ -30,7 +30,6 @@ pub fn tuning_job(name: &str) -> TuningJob {
         status: TuningStatus::InProgress,
         strategy: Strategy::Random,
         request: "{\"Order\":1,  \"Is\":\"kept\", \"ü\":\"\\u0007\"}".into(),
-        definition_id: Uuid::new_v4(),
         seed: u64::MAX - 1,
         max_jobs: 100,
         max_parallel: 4,
@@ -59,7 +58,7 @@ pub fn training_job(tuning: Option<&TuningJob>, ordinal: u32, name: &str) -> Tra
         scope: scope(),
         name: name.into(),
         tuning_job_id: tuning.map(|tuning| tuning.id),
-        definition_id: tuning.map_or_else(Uuid::new_v4, |tuning| tuning.definition_id),
+        definition_id: tuning.map_or_else(Uuid::new_v4, |tuning| tuning.id),
         ordinal,
         watermark: 3,
         pending: vec![5, 6],
@@ -113,13 +112,7 @@ pub fn finished(job: &TrainingJob) -> TrainingJob {
 pub const CONFIG: &str = "{\"Strategy\": \"Random\"}";
 
 pub fn definition(id: Uuid) -> Definition {
-    Definition {
-        id,
-        tuning_job_name: Some("tune".into()),
-        document: "{\"a\": 1}".into(),
-        metric_definitions: "[]".into(),
-        objective: Some("{}".into()),
-    }
+    Definition { id, tuning_job_name: Some("tune".into()), document: "{\"a\": 1}".into(), objective: Some("{}".into()) }
 }
 
 pub fn attempt(job: &TrainingJob, number: u32) -> Attempt {
@@ -151,7 +144,7 @@ impl TestDb {
         self.write(move |tx| {
             let job = job.clone();
             Box::pin(async move {
-                let new = New { job: &job, config: CONFIG, definition: &definition(job.definition_id) };
+                let new = New { job: &job, config: CONFIG, definition: &definition(job.id) };
                 tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()?;
                 tuning_jobs::update(tx, &job).await
             })

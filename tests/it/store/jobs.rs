@@ -39,7 +39,7 @@ async fn a_tuning_job_comes_back_as_it_was_stored(db: TestDb) {
     assert_eq!(db.tuning(job.id).await, Some(job.clone()));
     let (found, missing, elsewhere, kept) = db
         .read({
-            let definition_id = job.definition_id;
+            let definition_id = job.id;
             move |tx| {
                 Box::pin(async move {
                     let far = Scope { region: "eu-west-1".into(), ..scope() };
@@ -55,7 +55,7 @@ async fn a_tuning_job_comes_back_as_it_was_stored(db: TestDb) {
         .await
         .unwrap();
     assert_eq!((found, missing, elsewhere), (Some(job.clone()), None, None));
-    assert_eq!(kept, Some(definition(job.definition_id)));
+    assert_eq!(kept, Some(definition(job.id)));
     let locked = db.write(move |tx| Box::pin(tuning_jobs::lock(tx, job.id))).await.unwrap();
     assert_eq!(locked, Some(job));
 }
@@ -102,7 +102,7 @@ async fn names_are_unique_in_a_scope_in_any_case(db: TestDb) {
     db.put(&TuningJob { scope: elsewhere, ..tuning_job("same") }).await;
     // A name that is taken is what the user has to know, whatever the quota.
     for quota in [u32::MAX, 1] {
-        let (again, definition) = (again.clone(), again.definition_id);
+        let (again, definition) = (again.clone(), again.id);
         let taken = db.write(move |tx| Box::pin(insert(tx, again.clone(), quota))).await;
         assert!(matches!(taken, Err(StoreError::NameTaken { name }) if name == "sAME"));
         assert_eq!(db.read(move |tx| Box::pin(definitions::get(tx, definition))).await.unwrap(), None);
@@ -217,7 +217,7 @@ async fn a_deleted_tuning_job_leaves_its_training_jobs(db: TestDb) {
     assert_eq!(left, []);
     assert_eq!((db.tuning(tuning.id).await, db.tuning(childless.id).await), (None, None));
     assert_eq!(db.training(job.id).await, Some(job.clone()));
-    let (used, unused) = (tuning.definition_id, childless.definition_id);
+    let (used, unused) = (tuning.id, childless.id);
     let read = |id| db.read(move |tx| Box::pin(definitions::get(tx, id)));
     assert!(read(used).await.unwrap().is_some());
     assert!(read(unused).await.unwrap().is_none());
@@ -269,7 +269,7 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
 
 /// Inserts a job where the quota allows it.
 async fn insert(tx: &mut Tx<'_>, job: TuningJob, quota: u32) -> Result<(), StoreError> {
-    let new = New { job: &job, config: CONFIG, definition: &definition(job.definition_id) };
+    let new = New { job: &job, config: CONFIG, definition: &definition(job.id) };
     tuning_jobs::insert(tx, &[new], quota).await?.pop().unwrap()
 }
 
@@ -321,7 +321,7 @@ async fn of_jobs_inserted_together_each_is_judged_alone(db: TestDb) {
         .write(move |tx| {
             let jobs = jobs.clone();
             Box::pin(async move {
-                let definitions: Vec<Definition> = jobs.iter().map(|job| definition(job.definition_id)).collect();
+                let definitions: Vec<Definition> = jobs.iter().map(|job| definition(job.id)).collect();
                 let new: Vec<New<'_>> = jobs
                     .iter()
                     .zip(&definitions)
@@ -345,7 +345,7 @@ async fn of_jobs_inserted_together_each_is_judged_alone(db: TestDb) {
     assert_eq!(said, ["taken", "in", "taken", "in", "taken", "in", "quota"]);
     for (job, outcome) in stored.into_iter().zip(outcomes) {
         assert_eq!(db.tuning(job.id).await.is_some(), outcome.is_ok(), "{}", job.name);
-        let kept = db.read(move |tx| Box::pin(definitions::get(tx, job.definition_id))).await.unwrap();
+        let kept = db.read(move |tx| Box::pin(definitions::get(tx, job.id))).await.unwrap();
         assert_eq!(kept.is_some(), outcome.is_ok(), "the definition of {}", job.name);
     }
 }
@@ -358,7 +358,7 @@ async fn a_job_is_found_with_its_definition(db: TestDb) {
     let found = |name: &'static str| {
         db.db.glance(move |tx| Box::pin(async move { tuning_jobs::describe(tx, &scope(), name).await }))
     };
-    let Definition { tuning_job_name, document, objective, .. } = definition(tuning.definition_id);
+    let Definition { tuning_job_name, document, objective, .. } = definition(tuning.id);
     let description = TuningJobDescription {
         summary: tuning.summary(),
         failure_reason: tuning.failure_reason.clone(),

@@ -26,7 +26,7 @@ store_suite! { [sqlite, postgres] {
 
 /// Stores a job and its definition.
 async fn insert(tx: &mut Tx<'_>, job: &TuningJob) -> Result<(), StoreError> {
-    let new = New { job, config: CONFIG, definition: &definition(job.definition_id) };
+    let new = New { job, config: CONFIG, definition: &definition(job.id) };
     tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()
 }
 
