@@ -9,7 +9,9 @@
 //!
 //! Pending trials count as if they had come to what the model expects of them: nobody learns from that, but the deviation
 //! there falls, and the next suggestion goes elsewhere (Desautels et al., Parallelizing Exploration-Exploitation Tradeoffs
-//! in Gaussian Process Bandit Optimization, 2014, section 4). Failed trials count as no better than the average.
+//! in Gaussian Process Bandit Optimization, 2014, section 4). So trials in parallel explore by themselves, the more the
+//! less is known, and the bound is of fewer deviations for them until there are many results (`optimism`). Failed trials
+//! count as no better than the average.
 //!
 //! Invariant: a function of the study and the ordinal alone; the work of one suggestion is bounded whatever the history.
 
@@ -36,8 +38,11 @@ use transfer::Surrogate;
 
 /// Results that a model is conditioned on at most.
 const MOST: usize = 500;
-/// Deviations of optimism, β.
+/// Deviations of optimism, β. Where others are pending, so many after `TYPICAL` results, growing until there are `MANY`.
 const OPTIMISM: f64 = 1.8;
+const TYPICAL: f64 = 30.0;
+const GROWTH: f64 = 0.3;
+const MANY: usize = 100;
 /// Best trials that are looked around.
 const BEST: usize = 5;
 
@@ -109,8 +114,19 @@ impl<'a> Knowledge<'a> {
     fn propose(&self, study: &Study, taken: &Taken, stream: &mut Stream) -> Option<Vec<f64>> {
         let (points, failed) = self.unknown(study, taken);
         let points = if self.joint { transfer::own(points) } else { points };
-        let gp = self.model.as_ref()?.believing(&points, &failed)?;
-        most_promising(self.features, &Surrogate { gp, joint: self.joint }, &self.best, taken, stream)
+        // Targets have mean 0.
+        let gp = self.model.as_ref()?.believing(&points, |i, at| if failed[i] { at.mean.max(0.0) } else { at.mean })?;
+        let is_alone = failed.iter().all(|failed| *failed);
+        let surrogate = Surrogate { gp, joint: self.joint };
+        most_promising(self.features, &surrogate, self.optimism(is_alone), &self.best, taken, stream)
+    }
+
+    /// β. Of a model that parents' results are in, the study's own do not say how much is known.
+    fn optimism(&self, is_alone: bool) -> f64 {
+        if is_alone || self.joint {
+            return OPTIMISM;
+        }
+        OPTIMISM * libm::pow(self.results.min(MANY) as f64 / TYPICAL, GROWTH)
     }
 
     /// Points without a result, and which of them failed.
@@ -154,8 +170,8 @@ impl Expectation {
         taken: &Taken,
         stream: &mut Stream,
     ) -> Option<Vec<f64>> {
-        let gp = self.model.believing(unknown, &vec![false; unknown.len()])?;
-        most_promising(features, &Surrogate { gp, joint: false }, &self.best, taken, stream)
+        let gp = self.model.believing(unknown, |_, at| at.mean)?;
+        most_promising(features, &Surrogate { gp, joint: false }, OPTIMISM, &self.best, taken, stream)
     }
 }
 
@@ -163,12 +179,13 @@ impl Expectation {
 fn most_promising(
     features: &Features,
     model: &Surrogate,
+    optimism: f64,
     best: &[Vec<f64>],
     taken: &Taken,
     stream: &mut Stream,
 ) -> Option<Vec<f64>> {
     let is_free = |x: &[f64]| !taken.contains(&features.decode(x));
-    Surface { features, model, optimism: OPTIMISM, is_free: &is_free }.maximise(best, stream)
+    Surface { features, model, optimism, is_free: &is_free }.maximise(best, stream)
 }
 
 /// How many trials there are before the study's own results are all that counts.

@@ -3,7 +3,7 @@
 //! Invariant: the work is bounded by `MOST_FITTED` and the `most` of `Model::of`, whatever the history.
 
 use crate::search::bayesian::fit::{self, Coordinates, Fit};
-use crate::search::bayesian::gp::Gp;
+use crate::search::bayesian::gp::{Gp, Prediction};
 
 /// Results before there is a fit.
 pub(super) const LEAST: usize = 3;
@@ -40,15 +40,12 @@ impl Model {
         self.gp.left_out(&self.y).iter().zip(y).map(wrong).sum()
     }
 
-    /// The process as if `points` had come to what it expects of them; `no_better` has for each of them whether that is at
-    /// best the average.
-    pub(super) fn believing(&self, points: &[Vec<f64>], no_better: &[bool]) -> Option<Gp> {
+    /// The process as if each of `points` had come to what `believed` makes of its index and of what is expected there.
+    pub(super) fn believing(&self, points: &[Vec<f64>], believed: impl Fn(usize, Prediction) -> f64) -> Option<Gp> {
         if points.is_empty() {
             return Some(self.gp.clone());
         }
-        let expected = self.gp.predict(points).into_iter().zip(no_better);
-        // Targets have mean 0.
-        let believed = expected.map(|(p, no_better)| if *no_better { p.mean.max(0.0) } else { p.mean });
+        let believed = self.gp.predict(points).into_iter().enumerate().map(|(i, at)| believed(i, at));
         let y: Vec<f64> = self.y.iter().copied().chain(believed).collect();
         let points: Vec<Vec<f64>> = self.points.iter().chain(points).cloned().collect();
         Gp::condition(self.fit.kernel.clone(), self.fit.noise, &points, &y)
