@@ -12,7 +12,7 @@ const DEFAULT_VOLUME_GB: u32 = 30;
 
 /// `HyperParameterTuningJobConfig` as requested, with the service's defaults: all three range lists, scalings, the
 /// derived budget.
-pub(super) fn config<'a>(mut config: Document<'a>, max_jobs: u32) -> Document<'a> {
+pub(super) fn config(mut config: Document<'_>, max_jobs: u32) -> Document<'_> {
     config.default_to("TrainingJobEarlyStoppingType", || "Off".into());
     if let Some(limits) = config.get_mut("ResourceLimits") {
         limits.default_to("MaxNumberOfTrainingJobs", || max_jobs.into());
@@ -40,8 +40,8 @@ pub(super) fn definition<'a>(
         hyperparameters.default_to(OBJECTIVE_HYPERPARAMETER, || objective.metric_name.as_str().into());
     }
     if let Some(algorithm) = document.get_mut("AlgorithmSpecification") {
-        if algorithm.get("MetricDefinitions").is_some_and(|sent| sent.items().is_empty()) {
-            algorithm.take("MetricDefinitions");
+        if let Some(sent) = algorithm.get_mut("MetricDefinitions").filter(|sent| sent.items().is_empty()) {
+            *sent = Document::Null;
         }
         algorithm.default_to("MetricDefinitions", || metric_definitions(metrics));
     }

@@ -28,7 +28,7 @@ pub enum Document<'a> {
 /// An object's members, in the order of the document.
 pub type Members<'a> = Vec<(Cow<'a, str>, Document<'a>)>;
 
-impl<'a> Document<'a> {
+impl Document<'_> {
     /// An object with these members, none of which may have another's name.
     pub fn object(members: impl IntoIterator<Item = (&'static str, Self)>) -> Self {
         Self::Object(members.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
@@ -52,6 +52,7 @@ impl<'a> Document<'a> {
     }
 
     /// Takes a member out of an object and leaves null in its place; null where there is none.
+    #[must_use]
     pub fn take(&mut self, name: &str) -> Self {
         self.get_mut(name).map(std::mem::take).unwrap_or_default()
     }
@@ -108,7 +109,9 @@ impl<'a> Document<'a> {
         match self {
             Self::Object(members) => {
                 members.retain(|(_, value)| !value.is_null());
-                members.iter_mut().for_each(|(_, value)| value.remove_nulls());
+                for (_, value) in members {
+                    value.remove_nulls();
+                }
             }
             Self::List(items) => items.iter_mut().for_each(Self::remove_nulls),
             _ => {}

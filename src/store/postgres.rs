@@ -202,10 +202,7 @@ fn begin_write(locks: &[i64]) -> String {
     std::iter::once("BEGIN".to_owned()).chain(locks).collect()
 }
 
-async fn begin<'c>(
-    conn: &'c mut PgConnection,
-    text: impl SqlSafeStr,
-) -> Result<Transaction<'c, PostgresDriver>, StoreError> {
+async fn begin(conn: &mut PgConnection, text: impl SqlSafeStr) -> Result<Transaction<'_, PostgresDriver>, StoreError> {
     conn.begin_with(text).await.map_err(|source| StoreError::Database { doing: "beginning a transaction", source })
 }
 

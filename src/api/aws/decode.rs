@@ -78,7 +78,7 @@ impl Reading<'_> {
         text
     }
 
-    fn text<'a, E: serde::de::Error>(self, text: Cow<'a, str>) -> Result<Cow<'a, str>, E> {
+    fn text<E: serde::de::Error>(self, text: Cow<'_, str>) -> Result<Cow<'_, str>, E> {
         if text.contains('\0') {
             return Err(self.fail(DecodeError::Nul { text: quote::clip(&text).replace('\0', "\\u0000") }));
         }
