@@ -13,6 +13,7 @@ CREATE TABLE tuning_jobs (
     account           TEXT NOT NULL,
     region            TEXT NOT NULL,
     name_key          TEXT NOT NULL,
+    -- Deferred, so that SQLite need not be able to undo an insert alone: it would copy each page before.
     id                TEXT NOT NULL CONSTRAINT tuning_jobs_id_unique UNIQUE
         CONSTRAINT tuning_jobs_definition_fk REFERENCES definitions (id) DEFERRABLE INITIALLY DEFERRED,
     name              TEXT NOT NULL,

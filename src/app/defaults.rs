@@ -73,10 +73,10 @@ pub(super) fn definition<'a>(
 }
 
 fn metric_definitions(metrics: &[MetricDefinition]) -> Document<'_> {
-    let metric = |metric: &'_ MetricDefinition| {
-        Document::object([("Name", metric.name.clone().into()), ("Regex", metric.regex.clone().into())])
-    };
-    Document::List(metrics.iter().map(metric).collect())
+    let metrics = metrics.iter().map(|metric| {
+        Document::object([("Name", metric.name.as_str().into()), ("Regex", metric.regex.as_str().into())])
+    });
+    Document::List(metrics.collect())
 }
 
 /// `ResourceConfig` for a request that sent only the tuning API's own resource member.

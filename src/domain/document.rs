@@ -1,8 +1,8 @@
 //! A JSON document whose texts are slices of the body that it was read from, wherever the body has them unescaped.
 //!
-//! Invariant: an object's members keep their order, and no two have one name where the decoder made it. Reading it costs
-//! little, as it is read once for each request and most of it is passed on; objects are looked through member by member,
-//! which is the quickest for the few members that the service model knows.
+//! Invariant: an object's members keep their order, and no two have one name where the decoder made it. Reading it
+//! costs little, as it is read once for each request and most of it is passed on; objects are looked through member by
+//! member, which is the quickest for the few members that the service model knows.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,8 +1,9 @@
 //! `AugmentedManifestFile`: a JSON document on each line, of whose members some are streamed.
 //!
-//! Invariant: of a member whose name ends with `-ref` the value is an S3 URI that has passed the rules of [`Location`], and
-//! its object is streamed; of any other the value is, as it stands in the line, as JSON. Where the objects are in one bucket
-//! the list has their keys, else the bucket's name before each. Lines, their number and the whole are bounded. What the URIs name is looked up by the caller.
+//! Invariant: of a member whose name ends with `-ref` the value is an S3 URI that has passed the rules of [`Location`],
+//! and its object is streamed; of any other the value is, as it stands in the line, as JSON. Where the objects are in
+//! one bucket the list has their keys, else the bucket's name before each. Lines, their number and the whole are
+//! bounded. What the URIs name is looked up by the caller.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -159,8 +159,8 @@ pub struct Definition {
     pub id: Uuid,
     /// The tuning job's name at the time, for training jobs that outlive it.
     pub tuning_job_name: Option<String>,
-    /// The `TrainingJobDefinition` of the request, completed with the defaults and the metric definitions in force at Create, as
-    /// JSON text.
+    /// The `TrainingJobDefinition` of the request, completed with the defaults and the metric definitions in force at
+    /// Create, as JSON text.
     pub document: String,
     /// The objective, as JSON text; none for a training job without a tuning job.
     pub objective: Option<String>,

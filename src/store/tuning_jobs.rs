@@ -75,9 +75,9 @@ pub struct New<'a> {
     pub definition: &'a Definition,
 }
 
-/// Inserts new jobs in one exchange with the database, and says of each whether it is in: `NameTaken` where its name is
-/// used, else `QuotaUsed` where its scope has `quota` jobs that are not over. Refusing some keeps none of the others out.
-/// The write holds the `scope_lock`s of their scopes.
+/// Inserts new jobs, those of a scope in one exchange with the database, and says of each whether it is in: `NameTaken`
+/// where its name is used, else `QuotaUsed` where its scope has `quota` jobs that are not over. Refusing some keeps
+/// none of the others out. The write holds the `scope_lock`s of their scopes.
 pub async fn insert(tx: &mut Tx<'_>, new: &[New<'_>], quota: u32) -> Result<Vec<Result<(), StoreError>>, StoreError> {
     let mut inserted = HashSet::new();
     let mut rest = new.to_vec();
@@ -117,8 +117,8 @@ async fn insert_alone(tx: &mut Tx<'_>, new: New<'_>, quota: u32) -> Result<Resul
     Ok(if inserted.is_empty() { Err(StoreError::QuotaUsed { used }) } else { Ok(()) })
 }
 
-/// Inserts every job of a scope whose name is free, while the scope has room for it and for those before it; returns the
-/// ids of those that are in. The definitions of all of them are in then.
+/// Inserts every job of a scope whose name is free, while the scope has room for it and for those before it; returns
+/// the ids of those that are in. The definitions of all of them are in then.
 async fn insert_where_free(
     tx: &mut Tx<'_>,
     scope: &Scope,
@@ -128,8 +128,8 @@ async fn insert_where_free(
     const BEFORE_ROWS: usize = 3;
     let width = NEW_COLUMNS + 1;
     let taken = BEFORE_ROWS + new.len() * definitions::COLUMNS;
-    // A row that fails takes the transaction's whole part along, so SQLite, which would keep what each page was before the
-    // statement, need not be able to undo the statement alone.
+    // A row that fails takes the transaction's whole part along, so SQLite, which would keep what each page was before
+    // the statement, need not be able to undo the statement alone.
     let insert = tx.exchange("INSERT OR FAIL", "INSERT");
     let definitions = format!(
         "{insert} INTO definitions (id, tuning_job_name, document, objective) VALUES {}",

@@ -20,7 +20,8 @@ pub struct Tx<'c> {
     /// Whether a statement failed because of another transaction, so that all may go well a second time.
     pub(super) conflicted: bool,
     /// What begins the transaction where that has not run yet: it goes along with the first statement, which saves an
-    /// exchange with the driver's thread.
+    /// exchange with the driver's thread. Where that fails, nothing may have begun: a closure ends with the first
+    /// error.
     pub(super) opening: Option<&'static str>,
 }
 

@@ -23,7 +23,8 @@ use crate::store::tx::Tx;
 /// Writes that share a commit.
 const BATCH: usize = 64;
 
-/// After this long no further write joins a transaction, but the first one of its class: those in it have waited enough.
+/// After this long no further write joins a transaction, but the first one of its class: those in it have waited
+/// enough.
 const BATCH_FOR: Duration = Duration::from_millis(20);
 
 /// Takes the write lock at once, as a transaction that began by reading may find that it cannot have it.
@@ -268,9 +269,6 @@ impl Writer {
             let held = std::mem::take(&mut batch.held);
             return Ok(Some(if held { "RELEASE job; SAVEPOINT job" } else { "SAVEPOINT job" }));
         }
-        if batch.open {
-            return Ok(None);
-        }
         if self.cautious {
             self.conn.execute(BEGIN).await?;
             (batch.open, self.cautious) = (true, false);
@@ -282,6 +280,7 @@ impl Writer {
     /// Tells every caller of a lost transaction, and opens the file anew: what state the connection is in is unknown.
     async fn give_up(&mut self, batch: Batch, error: sqlx::Error) {
         tracing::error!(%error, writes = batch.ran.len(), "a transaction was lost");
+        self.cautious = true;
         let source = Arc::new(error);
         for (job, _) in batch.ran {
             job.answer(Some(StoreError::Commit { source: Arc::clone(&source) }));

@@ -170,7 +170,7 @@ fn given_twice<'m>(members: &'m Members<'_>) -> Option<&'m str> {
             .map(|(_, name)| name);
     }
     let mut seen = HashSet::with_capacity(members.len());
-    names.into_iter().find(|name| !seen.insert(*name))
+    names.clone().find(|name| !seen.insert(*name))
 }
 
 /// Reads a member's name.

@@ -1,14 +1,15 @@
-//! The supervisor of one attempt's containers: the same binary, run as `tunesmith supervise-container <attempt folder>`.
+//! The supervisor of one attempt's containers: the same binary, run as `tunesmith supervise-container <attempt
+//! folder>`.
 //!
 //! Invariant: it inherits the folder's lock as its standard input and holds it for its life; the exit record is written
-//! last. All that it knows is in the folder and with the daemon, so that a server which finds it gone starts another one,
-//! which goes on: the containers run, their logs are with the daemon, and the deadline counts from the mark of the start.
-//! It starts each container, at most once: the daemon knows whether that has happened. Making them ready and removing
-//! them is left to the server.
+//! last. All that it knows is in the folder and with the daemon, so that a server which finds it gone starts another
+//! one, which goes on: the containers run, their logs are with the daemon, and the deadline counts from the mark of the
+//! start. It starts each container, at most once: the daemon knows whether that has happened. Making them ready and
+//! removing them is left to the server.
 //!
-//! The hosts of an attempt have one end. They are all started, or what was started is killed. The first that fails decides
-//! how the attempt ended, and the others get the stop sequence; one that is lost takes the others with it at once; a
-//! success takes them all.
+//! The hosts of an attempt have one end. They are all started, or what was started is killed. The first that fails
+//! decides how the attempt ended, and the others get the stop sequence; one that is lost takes the others with it at
+//! once; a success takes them all.
 
 mod disk;
 mod looking;
@@ -78,17 +79,18 @@ fn run(folder: &Path) -> ExitCode {
     umask(Mode::from_bits_truncate(0o022));
     let clock = Clock::System;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let exit = runtime.and_then(|runtime| runtime.block_on(supervise(&folder, &clock))).unwrap_or_else(|error| {
+    let written = runtime.and_then(|runtime| runtime.block_on(supervise(&folder, &clock))).unwrap_or_else(|error| {
         let message = format!("the supervisor could not look after the container: {error}");
-        Exit::bare(clock.now(), ExitCause::Infrastructure { message })
+        folder.write_exit(&Exit::bare(clock.now(), ExitCause::Infrastructure { message }))
     });
-    match folder.write_exit(&exit) {
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
+/// Looks after the attempt to its end, and says whether that is on record.
+async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<io::Result<()>> {
     let plan: Plan = serde_json::from_slice(&std::fs::read(folder.plan())?)?;
     // Open for writing too, so that it never reads as ended between two writers.
     let control = pipe::OpenOptions::new().read_write(true).open_receiver(folder.control())?;
@@ -109,9 +111,12 @@ async fn supervise(folder: &Folder, clock: &Clock) -> io::Result<Exit> {
         follower,
         plan,
     };
-    let exit = attempt.run().await;
-    attempt.end_streams().await;
-    exit
+    let exit = attempt.run().await?;
+    let written = folder.write_exit(&exit);
+    if written.is_ok() {
+        attempt.end_streams().await;
+    }
+    Ok(written)
 }
 
 /// The stop sequence, once begun; kept in the folder.
@@ -127,7 +132,8 @@ struct Stopping {
 impl Stopping {
     fn read(folder: &Folder) -> io::Result<Option<(Self, Instant)>> {
         let Some(bytes) = found(std::fs::read(folder.path().join("stopping.json")))? else { return Ok(None) };
-        // Where it was begun by another supervisor, what it sent may not have arrived: all of it comes again, and at once.
+        // Where it was begun by another supervisor, what it sent may not have arrived: all of it comes again, and at
+        // once.
         Ok(serde_json::from_slice(&bytes).ok().map(|stopping| (stopping, Instant::now())))
     }
 
@@ -373,8 +379,8 @@ impl Attempt<'_> {
         Ok(self.lost(message))
     }
 
-    /// The exit record of an attempt whose hosts are all over, with what is fetched for it: from the host that decided, or
-    /// from the first.
+    /// The exit record of an attempt whose hosts are all over, with what is fetched for it: from the host that decided,
+    /// or from the first.
     async fn end(&mut self) -> io::Result<Exit> {
         let Ok(docker) = self.docker().await else {
             return Ok(self.lost("the Docker daemon was out of reach when the container was over".to_owned()));

@@ -1,12 +1,12 @@
 //! Channels as named pipes: one for each epoch, `<channel>_0` and on.
 //!
 //! Invariant: a pipe is there before anybody may look for it: the first before the program starts, each further one as
-//! soon as the one before has a reader. Data that cannot be streamed is told and never looks like an end: its pipe stays
-//! open for as long as the process lives. All of it ends with that process, whatever its readers do, and who started it
-//! ends it. What is streamed was staged before.
+//! soon as the one before has a reader. Data that cannot be streamed is told and never looks like an end: its pipe
+//! stays open for as long as the process lives. All of it ends with that process, whatever its readers do, and who
+//! started it ends it. What is streamed was staged before.
 //!
-//! The program may be at the pipes' folder too (what it breaks there is its fault): a pipe is made and opened by a handle on that folder, no link there is
-//! followed, and nothing but a pipe is written to.
+//! The program may be at the pipes' folder too (what it breaks there is its fault): a pipe is made and opened by a
+//! handle on that folder, no link there is followed, and nothing but a pipe is written to.
 
 mod epoch;
 mod record_io;
@@ -48,6 +48,7 @@ pub(super) struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writers {
     /// Who makes the pipes, alone.
+    #[cfg(feature = "docker")]
     Alone,
     /// The program, too.
     ProgramToo,
@@ -95,8 +96,8 @@ impl Stream {
         make(folder, &self.pipe(0))
     }
 
-    /// Streams epoch after epoch, for as long as there are readers; returns only what made that impossible, once `report`
-    /// was told of it.
+    /// Streams epoch after epoch, for as long as there are readers; returns only what made that impossible, once
+    /// `report` was told of it.
     fn run(&self, folder: BorrowedFd<'_>, writers: Writers, report: impl Fn(&StreamError)) {
         let machine = |source| StreamError::Machine { channel: self.name.clone(), source };
         let mut source = match Source::open(&self.source, self.spec.list.as_deref(), &self.spec.buckets) {
@@ -170,8 +171,8 @@ impl Stream {
     }
 }
 
-/// Streams all of them into a folder, each in a thread, until this process is ended. What cannot be streamed is told, a line
-/// for each (see [`told`]).
+/// Streams all of them into a folder, each in a thread, until this process is ended. What cannot be streamed is told, a
+/// line for each (see [`told`]).
 pub(super) fn serve(streams: &[Stream], (folder, writers): (BorrowedFd<'_>, Writers), tell: impl Fn(&str) + Sync) -> ! {
     // Before anything is unwound: a pipe that is closed looks like the end of its data.
     std::panic::set_hook(Box::new(|_| std::process::abort()));

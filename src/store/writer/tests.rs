@@ -45,3 +45,53 @@ async fn every_write_of_a_lost_commit_is_told_and_later_ones_go_on() {
     write(4, false).await.unwrap();
     assert_eq!(servers(&db).await, i64::try_from(kept).unwrap() + 1);
 }
+
+/// A write that ends as it is told: by a statement that cannot be read, by an error without any statement, or well.
+#[derive(Clone, Copy)]
+enum Ends {
+    Well(i64),
+    Unread,
+    WithoutStatement,
+}
+
+fn ends<'t>(tx: &'t mut Tx<'_>, how: Ends) -> BoxFuture<'t, Result<u64, StoreError>> {
+    Box::pin(async move {
+        match how {
+            Ends::WithoutStatement => Err(StoreError::Busy),
+            Ends::Unread => sql("failing", "SELECT nothing FROM nowhere").all(tx).await.map(|_| 0),
+            Ends::Well(id) => {
+                // Which is the first statement, and counts its own rows alone.
+                let insert = "INSERT INTO servers (id, beat_at, expires_at) VALUES ($1, 0, 0), ($1 || 'b', 0, 0)";
+                sql("inserting", insert).bind(id.to_string()).execute(tx).await
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn in_one_transaction_those_that_fail_take_nothing_of_the_others_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::connect(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
+    db.migrate().await.unwrap();
+    let write = |how: Ends| db.write(WriteClass::Scheduling, move |tx| ends(tx, how));
+    for round in 0..3 {
+        let id = |n: i64| Ends::Well(10 * round + n);
+        // All wait before the writer looks: this test has one thread.
+        let (unread, one, idle, two, again, three) = tokio::join!(
+            write(Ends::Unread),
+            write(id(1)),
+            write(Ends::WithoutStatement),
+            write(id(2)),
+            write(Ends::Unread),
+            write(id(3)),
+        );
+        for failed in [unread, again] {
+            assert!(matches!(failed, Err(StoreError::Database { doing: "failing", .. })), "{failed:?}");
+        }
+        assert!(matches!(idle, Err(StoreError::Busy)), "{idle:?}");
+        for kept in [one, two, three] {
+            assert_eq!(kept.unwrap(), 2);
+        }
+        assert_eq!(servers(&db).await, 6 * (round + 1));
+    }
+}

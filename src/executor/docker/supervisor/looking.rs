@@ -134,7 +134,7 @@ impl Attempt<'_> {
         let cause = end.cause(self.plan.memory, live_restore);
         if self.stopping.is_none()
             && !matches!(cause, ExitCause::Infrastructure { .. })
-            && let Some(unstreamed) = self.unstreamed(&docker, host).await
+            && let Some(unstreamed) = self.unstreamed(&docker, host, end.finished).await
         {
             return Ok(Some(unstreamed));
         }
