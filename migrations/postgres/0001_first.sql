@@ -53,9 +53,9 @@ CREATE TABLE tuning_jobs (
     CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))
 ) WITH (toast_tuple_target = 8160);
 CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
+CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
 -- Status first, so that it finds what is not over in all regions, too.
-CREATE INDEX tuning_jobs_by_status ON tuning_jobs (status, account, region, name_key);
-CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (account, region, status, created_at, name_key);
+CREATE INDEX tuning_jobs_by_status_creation ON tuning_jobs (status, account, region, created_at, name_key);
 
 CREATE TABLE training_jobs (
     account           TEXT COLLATE "C" NOT NULL,
