@@ -1,6 +1,6 @@
 -- The first schema. Times are epoch milliseconds, documents JSON text, flags 0 or 1, ids UUID text; seeds are u64
 -- bits read as a signed number. Columns that sort or look up compare by bytes (collation C), as SQLite does.
--- Documents of some kilobytes stay in their rows as they are: compressing them took a tenth of a Create.
+-- Documents of some kilobytes are kept as they are: compressing them took a tenth of a Create.
 
 -- What the training jobs of one tuning job share; its id is the tuning job's.
 CREATE TABLE definitions (
@@ -51,7 +51,9 @@ CREATE TABLE tuning_jobs (
     CONSTRAINT tuning_jobs_pk PRIMARY KEY (account, region, name_key),
     CONSTRAINT tuning_jobs_budget CHECK (inserted <= max_jobs),
     CONSTRAINT tuning_jobs_best_whole CHECK ((best_id IS NULL) = (best_value IS NULL))
-) WITH (toast_tuple_target = 8160);
+);
+-- Out of the row, which every decision writes anew, and as it is.
+ALTER TABLE tuning_jobs ALTER COLUMN request SET STORAGE EXTERNAL;
 CREATE INDEX tuning_jobs_by_creation ON tuning_jobs (account, region, created_at, name_key);
 CREATE INDEX tuning_jobs_by_status ON tuning_jobs (account, region, status, name_key);
 -- Status first, so that it finds what is not over in all regions, too.
