@@ -17,22 +17,33 @@ use super::docker::{is_infrastructure, told};
 use crate::support::docker::{Daemon, Harness, address, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, over, script};
 
-/// An attempt over a restart of its daemon; what became of it.
+/// An attempt whose daemon is restarted after a line of its log; what became of it. Where it outlives its daemon it is
+/// told to go on.
+pub(super) async fn restarted_after(
+    daemon: &mut Daemon,
+    h: &Harness,
+    spec: &AttemptSpec,
+    heard: &str,
+    outlives: bool,
+) -> (Exit, Vec<String>) {
+    h.executor.launch(spec).await.unwrap();
+    line(&h.executor, spec.id, heard).await;
+    daemon.stop();
+    daemon.start_again().await;
+    if outlives {
+        h.tell(spec.id, "go").await;
+    }
+    let exit = over(&h.executor, spec.id).await;
+    (exit, lines(&h.executor, spec.id).await)
+}
+
 async fn over_a_restart(live_restore: bool) -> (Exit, Vec<String>) {
     let mut daemon = Daemon::start(live_restore).await;
     let h = Harness::at(daemon.address(), |settings| settings.network = "none".into()).await;
     let spec = script(
         "trap 'exit 0' TERM; i=0; until test -e $SM_OUTPUT_DIR/go; do i=$((i+1)); echo line $i; sleep 0.01; done; echo last",
     );
-    h.executor.launch(&spec).await.unwrap();
-    line(&h.executor, spec.id, "line 20").await;
-    daemon.stop();
-    daemon.start_again().await;
-    if live_restore {
-        h.tell(spec.id, "go").await;
-    }
-    let exit = over(&h.executor, spec.id).await;
-    let said = lines(&h.executor, spec.id).await;
+    let (exit, said) = restarted_after(&mut daemon, &h, &spec, "line 20", live_restore).await;
     h.executor.remove(spec.id).await.unwrap();
     drop(h);
     (exit, said)

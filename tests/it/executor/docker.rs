@@ -41,20 +41,29 @@ pub(super) fn supervisors(h: &Harness, id: AttemptId) -> Vec<nix::unistd::Pid> {
     pids.filter(is_it).map(nix::unistd::Pid::from_raw).collect()
 }
 
-pub(super) fn kill_supervisors(h: &Harness, id: AttemptId) {
+/// Ends whoever looks after an attempt, and waits until nobody does.
+pub(super) async fn kill_supervisors(h: &Harness, id: AttemptId) {
     let found = supervisors(h, id);
     assert!(!found.is_empty(), "nobody looks after it");
     for pid in found {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
-}
-
-/// Waits until nobody looks after an attempt any more.
-pub(super) async fn unsupervised(h: &Harness, id: AttemptId) {
     let until = Instant::now() + PATIENCE;
     while !supervisors(h, id).is_empty() {
         assert!(Instant::now() < until);
         tokio::task::yield_now().await;
+    }
+}
+
+/// Restarts the server, and waits until it has another supervisor look after an attempt that lost its own.
+pub(super) async fn taken_up_again(h: &mut Harness, id: AttemptId) {
+    h.restart().await;
+    // The lock is free a moment after its holder can be seen no more.
+    let until = Instant::now() + PATIENCE;
+    while supervisors(h, id).is_empty() {
+        let observed = h.executor.observe(id).await.unwrap();
+        assert!(matches!(observed, Observed::Running { started_at: Some(_) }), "{observed:?}");
+        assert!(Instant::now() < until);
     }
 }
 
@@ -316,17 +325,9 @@ async fn a_container_without_a_supervisor_gets_another_and_no_line_is_lost_or_re
     h.executor.launch(&spec).await.unwrap();
     for round in [50, 500, 1500] {
         line(&h.executor, spec.id, &format!("line {round}")).await;
-        kill_supervisors(&h, spec.id);
-        unsupervised(&h, spec.id).await;
+        kill_supervisors(&h, spec.id).await;
         let before = log(&h.executor, spec.id, 0).await;
-        h.restart().await;
-        // The lock is free a moment after its holder can be seen no more.
-        let until = Instant::now() + PATIENCE;
-        while supervisors(&h, spec.id).is_empty() {
-            let observed = h.executor.observe(spec.id).await.unwrap();
-            assert!(matches!(observed, Observed::Running { started_at: Some(_) }), "{observed:?}");
-            assert!(Instant::now() < until);
-        }
+        taken_up_again(&mut h, spec.id).await;
         line(&h.executor, spec.id, &format!("line {}", round + 20)).await;
         let after = log(&h.executor, spec.id, 0).await;
         // What readers have seen stays; only half a batch may come again, as it was.
@@ -374,8 +375,7 @@ async fn deadline_and_stop_are_kept_without_a_server_and_over_a_supervisors_end(
     line(&h.executor, deaf.id, "ready").await;
     h.executor.stop(deaf.id).await.unwrap();
     line(&h.executor, deaf.id, "deaf").await;
-    kill_supervisors(&h, deaf.id);
-    unsupervised(&h, deaf.id).await;
+    kill_supervisors(&h, deaf.id).await;
     let exit = over(&h.executor, deaf.id).await;
     assert_eq!(exit.cause, ExitCause::Stopped, "{exit:?}");
     let ran = exit.ended_at.since_ms(exit.started_at.unwrap());

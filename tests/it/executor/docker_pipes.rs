@@ -11,7 +11,8 @@ use tunesmith::domain::outcome::{Exit, ExitCause};
 use tunesmith::executor::docker::DockerSettings;
 use tunesmith::executor::{AttemptSpec, ChannelSpec, Executor, ExecutorError, Observed, PipeSpec};
 
-use crate::executor::docker::{is_infrastructure, kill_supervisors, supervisors, told, unsupervised};
+use crate::executor::daemon;
+use crate::executor::docker::{is_infrastructure, kill_supervisors, taken_up_again, told};
 use crate::executor::pipes::streamed;
 use crate::support::docker::{Daemon, Harness, SHELL, Streaming, connect, containers, import, make_helper_image};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, over, script};
@@ -96,14 +97,8 @@ async fn an_epoch_goes_on_over_the_end_of_a_server_and_of_a_supervisor() {
     h.executor.launch(&spec).await.unwrap();
     line(&h.executor, spec.id, "half").await;
     let helper = h.helper(spec.id, "algo-1").await;
-    kill_supervisors(&h, spec.id);
-    unsupervised(&h, spec.id).await;
-    h.restart().await;
-    let until = Instant::now() + PATIENCE;
-    while supervisors(&h, spec.id).is_empty() {
-        assert!(matches!(h.executor.observe(spec.id).await.unwrap(), Observed::Running { started_at: Some(_) }));
-        assert!(Instant::now() < until);
-    }
+    kill_supervisors(&h, spec.id).await;
+    taken_up_again(&mut h, spec.id).await;
     h.executor.launch(&spec).await.unwrap();
     h.tell(spec.id, "go").await;
     assert_eq!(over(&h.executor, spec.id).await.cause, ExitCause::Exited { code: 0 });
@@ -133,8 +128,7 @@ async fn an_attempt_without_its_helper_is_an_infrastructure_fault() {
     let gated = reader(h.scratch(), text, 8);
     h.executor.launch(&gated).await.unwrap();
     line(&h.executor, gated.id, "ready").await;
-    kill_supervisors(&h, gated.id);
-    unsupervised(&h, gated.id).await;
+    kill_supervisors(&h, gated.id).await;
     h.docker.kill_container(&h.helper(gated.id, "algo-1").await, None).await.unwrap();
     h.tell(gated.id, "go").await;
     let container = h.container(gated.id).await;
@@ -225,15 +219,7 @@ async fn over_a_restart(live_restore: bool) -> (Exit, Vec<String>) {
                 until test -e /opt/ml/output/go; do sleep 0.01; done; cat <&3 > /dev/null; exec 3<&-; \
                 wc -c < /opt/ml/input/data/train_1";
     let spec = reader(h.scratch(), text, 8);
-    h.executor.launch(&spec).await.unwrap();
-    line(&h.executor, spec.id, "half").await;
-    daemon.stop();
-    daemon.start_again().await;
-    if live_restore {
-        h.tell(spec.id, "go").await;
-    }
-    let exit = over(&h.executor, spec.id).await;
-    let said = lines(&h.executor, spec.id).await;
+    let (exit, said) = daemon::restarted_after(&mut daemon, &h, &spec, "half", live_restore).await;
     leaves_nothing(&h, spec.id).await;
     drop(h);
     (exit, said)

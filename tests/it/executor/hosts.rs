@@ -10,7 +10,7 @@ use tunesmith::domain::names::AttemptId;
 use tunesmith::domain::outcome::{Exit, ExitCause};
 use tunesmith::executor::{AttemptSpec, ChannelSpec, Executor, ExecutorError, Observed, Stream};
 
-use crate::executor::docker::{inspect, is_infrastructure, kill_supervisors, supervisors, told, unsupervised};
+use crate::executor::docker::{inspect, is_infrastructure, kill_supervisors, taken_up_again, told};
 use crate::support::docker::{Daemon, Harness, containers, import};
 use crate::support::executor_harness::{ExecutorHarness, PATIENCE, channel, line, lines, log, over, script};
 
@@ -243,14 +243,8 @@ async fn hosts_without_a_supervisor_get_another_and_no_line_is_lost_or_repeated(
     for round in [50, 500] {
         line(&h.executor, spec.id, &format!("algo-1 {round}")).await;
         line(&h.executor, spec.id, &format!("algo-2 {round}")).await;
-        kill_supervisors(&h, spec.id);
-        unsupervised(&h, spec.id).await;
-        h.restart().await;
-        let until = Instant::now() + PATIENCE;
-        while supervisors(&h, spec.id).is_empty() {
-            assert!(matches!(h.executor.observe(spec.id).await.unwrap(), Observed::Running { started_at: Some(_) }));
-            assert!(Instant::now() < until);
-        }
+        kill_supervisors(&h, spec.id).await;
+        taken_up_again(&mut h, spec.id).await;
         h.executor.launch(&spec).await.unwrap();
     }
     for host in ["algo-1", "algo-2"] {
@@ -276,8 +270,7 @@ async fn a_decision_outlasts_its_supervisor() {
     spec.stop_grace_ms = 2_000;
     h.executor.launch(&spec).await.unwrap();
     line(&h.executor, spec.id, "told").await;
-    kill_supervisors(&h, spec.id);
-    unsupervised(&h, spec.id).await;
+    kill_supervisors(&h, spec.id).await;
     h.restart().await;
     assert_eq!(over(&h.executor, spec.id).await.cause, ExitCause::Exited { code: 3 });
     leaves_nothing(&h, spec.id).await;

@@ -11,7 +11,7 @@ use tunesmith::executor::process::{Isolation, OpenError, ProcessExecutor, Proces
 use tunesmith::executor::{CheckpointSpec, Executor, Observed, Stream};
 
 use crate::support::executor_harness::process::{Harness, Plain};
-use crate::support::executor_harness::{ExecutorHarness, channel, line, lines, log, over, script};
+use crate::support::executor_harness::{ExecutorHarness, channel, line, lines, log, no_longer_running, over, script};
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
@@ -218,15 +218,7 @@ async fn lose_the_supervisor(h: &impl ExecutorHarness) {
     let supervisors = processes_with("cmdline", &format!("supervise\0{}", attempt_folder(h, spec.id).display()));
     // The supervisor came before its fork.
     kill(*supervisors.iter().min().unwrap());
-    let lost = async {
-        loop {
-            match h.executor().observe(spec.id).await.unwrap() {
-                Observed::Running { .. } => h.executor().changed(spec.id, Duration::from_millis(5)).await,
-                other => return other,
-            }
-        }
-    };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(30), lost).await.unwrap(), Observed::Lost);
+    assert_eq!(no_longer_running(h.executor(), spec.id).await, Observed::Lost);
     assert_eq!(processes_with("environ", &format!("TUNESMITH_ATTEMPT={}", spec.id)), Vec::<u32>::new());
     let length = std::fs::metadata(&mark).unwrap().len();
 
@@ -438,12 +430,7 @@ async fn after_a_power_failure_nothing_is_started_again() {
     }
     std::os::unix::fs::symlink("another-boot", folder.join("boot")).unwrap();
     // The supervisor goes a moment after its exit record.
-    let until = std::time::Instant::now() + Duration::from_secs(30);
-    while matches!(h.executor.observe(spec.id).await.unwrap(), Observed::Running { .. }) {
-        assert!(std::time::Instant::now() < until);
-        h.executor.changed(spec.id, Duration::from_millis(5)).await;
-    }
-    assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Lost);
+    assert_eq!(no_longer_running(&h.executor, spec.id).await, Observed::Lost);
     h.executor.launch(&spec).await.unwrap();
     assert_eq!(h.executor.observe(spec.id).await.unwrap(), Observed::Lost);
 }

@@ -67,6 +67,17 @@ pub(crate) async fn over(executor: &dyn Executor, id: AttemptId) -> Exit {
     }
 }
 
+/// Waits until nothing of the attempt runs any more, and what is then observed.
+pub(crate) async fn no_longer_running(executor: &dyn Executor, id: AttemptId) -> Observed {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match executor.observe(id).await.unwrap() {
+            Observed::Running { .. } if Instant::now() < until => executor.changed(id, Duration::from_millis(5)).await,
+            other => return other,
+        }
+    }
+}
+
 /// Waits for a line of output.
 pub(crate) async fn line(executor: &dyn Executor, id: AttemptId, wanted: &str) {
     let until = Instant::now() + PATIENCE;
