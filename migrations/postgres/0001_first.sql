@@ -100,6 +100,9 @@ CREATE INDEX training_jobs_of_tuning_by_creation ON training_jobs (tuning_job_id
 CREATE INDEX training_jobs_of_tuning_by_status ON training_jobs (tuning_job_id, status, name_key);
 CREATE INDEX training_jobs_of_tuning_by_objective ON training_jobs (tuning_job_id, objective_value, name_key)
     WHERE objective_value IS NOT NULL;
+-- What a tuning job decides on, however many of its training jobs are over.
+CREATE INDEX training_jobs_live ON training_jobs (tuning_job_id, ordinal)
+    WHERE status IN ('InProgress', 'Stopping', 'Deleting');
 CREATE INDEX training_jobs_by_definition ON training_jobs (definition_id);
 
 CREATE TABLE attempts (

@@ -29,6 +29,8 @@ const WAITING: usize = 256;
 #[derive(Debug)]
 pub(super) struct NewJob {
     pub(super) job: TuningJob,
+    /// The request body, byte for byte.
+    pub(super) request: String,
     /// `HyperParameterTuningJobConfig`, completed.
     pub(super) config: String,
     pub(super) definition: Definition,
@@ -173,13 +175,18 @@ async fn insert(db: &Db, jobs: Vec<Arc<NewJob>>, quota: u32) -> Result<Vec<Resul
     .await
 }
 
-async fn insert_in(
+async fn insert_in<'a>(
     tx: &mut Tx<'_>,
-    jobs: &[Arc<NewJob>],
+    jobs: &'a [Arc<NewJob>],
     quota: u32,
 ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-    let rows: Vec<New<'_>> =
-        jobs.iter().map(|new| New { job: &new.job, config: &new.config, definition: &new.definition }).collect();
+    let row = |new: &'a Arc<NewJob>| New {
+        job: &new.job,
+        request: &new.request,
+        config: &new.config,
+        definition: &new.definition,
+    };
+    let rows: Vec<New<'_>> = jobs.iter().map(row).collect();
     let outcomes = tuning_jobs::insert(tx, &rows, quota).await?;
     for (new, outcome) in jobs.iter().zip(&outcomes) {
         if outcome.is_ok() && !new.tags.is_empty() {

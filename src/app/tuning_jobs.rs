@@ -200,7 +200,6 @@ fn new_job(
         name: request.name.clone(),
         status: TuningStatus::InProgress,
         strategy: request.config.strategy,
-        request: raw.to_owned(),
         seed: request.config.random_seed.unwrap_or_else(draw_seed),
         max_jobs: plan.max_jobs,
         max_parallel: limits.max_parallel_training_jobs,
@@ -220,7 +219,8 @@ fn new_job(
         lease_owner: None,
         lease_epoch: 0,
     };
-    Ok(NewJob { job, config, definition, tags: request.tags.clone().unwrap_or_default() })
+    let tags = request.tags.clone().unwrap_or_default();
+    Ok(NewJob { job, request: raw.to_owned(), config, definition, tags })
 }
 
 /// A seed that the user could have sent as `RandomSeed`: 31 random bits, folded from an id so that none of the id's fixed

@@ -137,11 +137,11 @@ struct Inner {
     stopping: CancellationToken,
 }
 
-fn prepare(row: &Definition, tuning_job: Option<&TuningJob>) -> Result<Prepared, SchedulerError> {
+fn prepare(row: &Definition, tuning_job: Option<(TuningJob, String)>) -> Result<Prepared, SchedulerError> {
     let read = ReadDefinition::read(row).map_err(|source| SchedulerError::Definition { source })?;
     let scraper = Scraper::new(&read.metrics)?;
     let stops_early = match tuning_job {
-        Some(job) => study::stops_early(&study::empty(job, &study::request(job)?)?),
+        Some((job, request)) => study::stops_early(&study::empty(&job, &study::request(&job, &request)?)?),
         None => false,
     };
     Ok(Prepared { read, scraper, stops_early })
@@ -177,14 +177,14 @@ impl Inner {
         let reading = self.parts.db.read_for_scheduling(move |tx| {
             Box::pin(async move {
                 let tuning_job = match tuning_job {
-                    Some(id) => tuning_jobs::get(tx, id).await?,
+                    Some(id) => tuning_jobs::get(tx, id).await?.zip(tuning_jobs::request(tx, id).await?),
                     None => None,
                 };
                 Ok::<_, StoreError>((definitions::get(tx, id).await?, tuning_job))
             })
         });
         let (Some(row), tuning_job) = reading.await? else { return Ok(None) };
-        let prepared = match prepare(&row, tuning_job.as_ref()) {
+        let prepared = match prepare(&row, tuning_job) {
             Ok(prepared) => Arc::new(prepared),
             Err(error) => return Ok(Some(Err(error))),
         };

@@ -57,9 +57,9 @@ pub enum StudyError {
     Strategy(#[from] Unsupported),
 }
 
-/// Reads the stored request of a job.
-pub fn request(job: &TuningJob) -> Result<TuningRequest, StudyError> {
-    serde_json::from_str(&job.request).map_err(|source| StudyError::Request { name: job.name.clone(), source })
+/// Reads the request of a job from the body that is stored.
+pub fn request(job: &TuningJob, body: &str) -> Result<TuningRequest, StudyError> {
+    serde_json::from_str(body).map_err(|source| StudyError::Request { name: job.name.clone(), source })
 }
 
 /// The study of a job without any trial.
@@ -123,15 +123,17 @@ pub fn curves(study: &Study, points: BTreeMap<Uuid, Vec<(u64, f64)>>) -> BTreeMa
     points.into_iter().map(|(job, points)| (job, curve(points))).collect()
 }
 
-/// Suggests again what `job` was given, from the rows of its tuning job: the same texts, whatever crashed in between.
+/// Suggests again what `job` was given, from the rows of its tuning job and the `body` of its request: the same texts,
+/// whatever crashed in between.
 /// `points` are the numbered values of the objective, by training job.
 pub fn replay(
     tuning: &TuningJob,
+    body: &str,
     history: &[TrainingJob],
     points: BTreeMap<Uuid, Vec<(u64, f64)>>,
     job: &TrainingJob,
 ) -> Result<BTreeMap<String, String>, StudyError> {
-    let mut study = empty(tuning, &request(tuning)?)?;
+    let mut study = empty(tuning, &request(tuning, body)?)?;
     let mut curves = curves(&study, points);
     let pending: BTreeSet<u32> = job.pending.iter().copied().collect();
     for row in history {

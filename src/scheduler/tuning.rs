@@ -239,17 +239,18 @@ impl TuningLoop {
             .read_for_scheduling(move |tx| {
                 Box::pin(async move {
                     let Some(job) = tuning_jobs::get(tx, id).await? else { return Ok::<_, StoreError>(None) };
+                    let request = tuning_jobs::request(tx, id).await?.unwrap_or_default();
                     let definition = definitions::get(tx, job.id).await?;
                     let history = training_jobs::history(tx, id).await?;
                     let live = training_jobs::live(tx, id).await?;
-                    Ok(Some((job, definition, history, live)))
+                    Ok(Some((job, request, definition, history, live)))
                 })
             })
             .await?;
-        let Some((job, definition, history, live)) = rows else { return Ok(None) };
+        let Some((job, request, definition, history, live)) = rows else { return Ok(None) };
         let definition = definition.ok_or(SchedulerError::DefinitionMissing { tuning_job: id })?;
         let definition = ReadDefinition::read(&definition).map_err(|source| SchedulerError::Definition { source })?;
-        let mut study = study::empty(&job, &study::request(&job)?)?;
+        let mut study = study::empty(&job, &study::request(&job, &request)?)?;
         let mut curves = self.curves(&study, &definition).await?;
         for row in &history {
             let is_over = row.observation.is_some();

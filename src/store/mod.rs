@@ -7,6 +7,8 @@ pub mod attempts;
 pub mod db;
 pub mod definitions;
 pub mod error;
+#[cfg(test)]
+mod explained;
 pub mod failpoint;
 mod listing;
 pub mod logs;

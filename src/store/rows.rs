@@ -54,8 +54,6 @@ pub struct TuningJob {
     pub status: TuningStatus,
     /// The strategy of the request.
     pub strategy: Strategy,
-    /// The request body, byte for byte.
-    pub request: String,
     /// The request's seed, or the one drawn at Create.
     pub seed: u64,
     /// Budget; derived for Grid.

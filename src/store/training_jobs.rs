@@ -275,6 +275,16 @@ pub(super) fn of_tuning_job(tuning_job: Uuid) -> List {
     }
 }
 
+/// Its condition is that of the index `training_jobs_live`, word by word: every decision runs it.
+const LIVE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", CAST(CASE WHEN a.training_job_id IS NULL THEN 0 ELSE 1 END AS BIGINT), ",
+    attempts::columns!(),
+    " FROM training_jobs LEFT JOIN attempts a ON a.training_job_id = id AND a.number = training_jobs.attempts \
+     WHERE tuning_job_id = $1 AND status IN ('InProgress', 'Stopping', 'Deleting') ORDER BY ordinal"
+);
+
 /// A tuning job's jobs that are not over, by ordinal, each with its latest attempt if it has one.
 pub async fn live(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<(TrainingJob, Option<Attempt>)>, StoreError> {
     macro_rules! all {
@@ -282,20 +292,7 @@ pub async fn live(tx: &mut Tx<'_>, tuning_job: Uuid) -> Result<Vec<(TrainingJob,
             concat!(columns!(), ", has_attempt, ", attempts::columns!())
         };
     }
-    let rows = sql(
-        "reading a tuning job's live training jobs",
-        concat!(
-            "SELECT ",
-            columns!(),
-            ", CAST(CASE WHEN a.training_job_id IS NULL THEN 0 ELSE 1 END AS BIGINT), ",
-            attempts::columns!(),
-            " FROM training_jobs LEFT JOIN attempts a ON a.training_job_id = id AND a.number = training_jobs.attempts \
-             WHERE tuning_job_id = $1 AND status IN ('InProgress', 'Stopping', 'Deleting') ORDER BY ordinal"
-        ),
-    )
-    .bind(tuning_job)
-    .all(tx)
-    .await?;
+    let rows = sql("reading a tuning job's live training jobs", LIVE).bind(tuning_job).all(tx).await?;
     let pair = |row: &Row| {
         let mut r = row.reader("training_jobs", all!());
         Ok((read(&mut r)?, r.flag()?.then(|| attempts::read_columns(&mut r)).transpose()?))
@@ -366,5 +363,19 @@ impl Listed for TrainingJob {
 
     fn name_key(&self) -> String {
         name_key(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::explained;
+
+    #[tokio::test]
+    async fn a_decision_reads_no_job_that_is_over() {
+        let (_folder, db) = explained::database().await;
+        let steps = explained::steps(&db, LIVE, vec![Uuid::nil().into()]).await;
+        assert!(steps[0].contains("training_jobs USING INDEX training_jobs_live (tuning_job_id=?)"), "{steps:?}");
+        assert!(steps.iter().all(|step| step.starts_with("SEARCH")), "without sorting: {steps:?}");
     }
 }

@@ -17,13 +17,13 @@ use crate::store::rows::{
 };
 use crate::store::{StoreError, Tx, definitions};
 
-/// Every column, in the order in which `read` reads them.
+/// What scheduling reads, in the order in which `read` does; `request` and `config`, which are long, are read alone.
 macro_rules! columns {
     () => {
         "id, account, region, name_key, name, status, strategy, seed, max_jobs, max_parallel, \
          max_runtime_ms, created_at, modified_at, ended_at, stop_requested_at, failure_reason, completed, in_progress, \
          retryable_error, non_retryable_error, stopped, objective_succeeded, objective_pending, objective_failed, \
-         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch, request"
+         best_id, best_value, observed, inserted, not_improving, exhausted, lease_owner, lease_epoch"
     };
 }
 
@@ -69,6 +69,8 @@ macro_rules! insert_new {
 pub struct New<'a> {
     /// The job.
     pub job: &'a TuningJob,
+    /// The request body, byte for byte.
+    pub request: &'a str,
     /// Its configuration, completed.
     pub config: &'a str,
     /// The definition that it refers to.
@@ -159,7 +161,7 @@ async fn insert_where_free(
 }
 
 /// What a new job says of itself.
-fn values(New { job, config, .. }: &New<'_>) -> [Value; NEW_COLUMNS] {
+fn values(New { job, request, config, .. }: &New<'_>) -> [Value; NEW_COLUMNS] {
     [
         job.id.into(),
         name_key(&job.name).into(),
@@ -170,7 +172,7 @@ fn values(New { job, config, .. }: &New<'_>) -> [Value; NEW_COLUMNS] {
         job.max_parallel.into(),
         job.max_runtime_ms.into(),
         job.created_at.into(),
-        (&job.request).into(),
+        (*request).into(),
         (*config).into(),
     ]
 }
@@ -235,6 +237,12 @@ pub async fn get(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<TuningJob>, StoreEr
         .optional(tx)
         .await?;
     row.as_ref().map(read_row).transpose()
+}
+
+/// The request body of a job, byte for byte.
+pub async fn request(tx: &mut Tx<'_>, id: Uuid) -> Result<Option<String>, StoreError> {
+    let row = sql("reading a request", "SELECT request FROM tuning_jobs WHERE id = $1").bind(id).optional(tx).await?;
+    row.map(|row| row.reader("tuning_jobs", "request").text()).transpose()
 }
 
 /// Locks the row until the end of the transaction and returns it: the first statement of every scheduling transaction.
@@ -394,7 +402,6 @@ fn read(r: &mut Reader<'_>) -> Result<TuningJob, StoreError> {
         exhausted: r.flag()?,
         lease_owner: r.opt_parsed()?,
         lease_epoch: r.int()?,
-        request: r.text()?,
     })
 }
 

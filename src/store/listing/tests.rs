@@ -6,29 +6,15 @@ use super::*;
 use crate::domain::names::Scope;
 use crate::domain::status::TrainingStatus;
 use crate::domain::time::Timestamp;
-use crate::store::{Db, training_jobs, tuning_jobs};
+use crate::store::{Db, explained, training_jobs, tuning_jobs};
 
 type Query = ListQuery<TrainingStatus, SortKey>;
 
 /// The steps of SQLite's plan for a page.
-async fn steps(db: &Db, list: &'static (dyn Fn() -> List + Sync), query: Query) -> Vec<String> {
-    db.read::<_, StoreError, _>(move |tx| {
-        Box::pin(async move {
-            let list = list();
-            let plan = plan(&list, &query)?;
-            let text = format!("EXPLAIN QUERY PLAN {}", plan.page(&list, 11));
-            let rows = assembled("explaining", text, plan.args.clone()).all(tx).await?;
-            rows.iter()
-                .map(|row| {
-                    let mut reader = row.reader("plan", "id, parent, notused, detail");
-                    let _ids = (reader.int()?, reader.int()?, reader.int()?);
-                    reader.text()
-                })
-                .collect()
-        })
-    })
-    .await
-    .unwrap()
+async fn steps(db: &Db, list: &dyn Fn() -> List, query: Query) -> Vec<String> {
+    let list = list();
+    let plan = plan(&list, &query).unwrap();
+    explained::steps(db, &plan.page(&list, 11), plan.args.clone()).await
 }
 
 fn tuning() -> List {
@@ -54,12 +40,9 @@ fn cursor(sort_by: SortKey) -> Cursor {
 
 #[tokio::test]
 async fn one_index_serves_filter_and_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::connect(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
-    db.migrate().await.unwrap();
+    let (_folder, db) = explained::database().await;
     let all = [SortKey::Name, SortKey::CreationTime, SortKey::Status, SortKey::FinalObjectiveMetricValue];
-    let lists: [(&'static (dyn Fn() -> List + Sync), &[SortKey]); 3] =
-        [(&tuning, &all[..3]), (&training, &all[..3]), (&of_one, &all)];
+    let lists: [(&dyn Fn() -> List, &[SortKey]); 3] = [(&tuning, &all[..3]), (&training, &all[..3]), (&of_one, &all)];
     for (list, sorts) in lists {
         for (sort_by, bits) in sorts.iter().flat_map(|sort_by| (0..8).map(move |bits| (*sort_by, bits))) {
             let query = Query {
@@ -86,9 +69,7 @@ async fn one_index_serves_filter_and_order() {
 
 #[tokio::test]
 async fn combinations_walk_an_index_to_their_bound() {
-    let folder = tempfile::tempdir().unwrap();
-    let db = Db::connect(&format!("sqlite://{}/t.db", folder.path().display())).await.unwrap();
-    db.migrate().await.unwrap();
+    let (_folder, db) = explained::database().await;
     for sort_by in [SortKey::Name, SortKey::CreationTime, SortKey::Status] {
         let query = Query {
             sort_by,

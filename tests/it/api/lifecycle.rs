@@ -7,6 +7,7 @@ use tunesmith::domain::document::Document;
 use tunesmith::domain::space::{Parameter, Range, Space};
 use tunesmith::domain::status::{Direction, Strategy, TuningStatus};
 use tunesmith::search::{self, Study};
+use tunesmith::store::tuning_jobs;
 
 use super::fixtures::{completed, end, insert, minimal, stored, training};
 use crate::support::app::{START, TestApp};
@@ -71,7 +72,9 @@ async fn create_answers_the_arn_and_keeps_the_request_as_it_came(engine: Engine)
     assert_eq!(answer.body, json!({ "HyperParameterTuningJobArn": arn }));
     assert!(answer.headers.contains_key("x-amzn-requestid"));
     let kept = stored(&app, "tune-1").await;
-    assert_eq!(kept.request, raw);
+    let id = kept.id;
+    let request = app.write(move |tx| Box::pin(async move { Ok(tuning_jobs::request(tx, id).await?) })).await;
+    assert_eq!(request, Some(raw));
     assert_eq!((kept.max_jobs, kept.max_parallel, kept.created_at), (6, 2, START));
 }
 

@@ -151,9 +151,11 @@ impl World {
     /// Every suggestion of a tuning job is what its recorded history gives.
     pub async fn replays(&self, name: &str) {
         let (tuning, jobs) = (self.tuning_job(name).await, self.training_jobs(name).await);
+        let id = tuning.id;
+        let request = self.app.db.read(move |tx| Box::pin(tuning_jobs::request(tx, id))).await.unwrap().unwrap();
         let curves = self.curves(name).await;
         for job in &jobs {
-            let again = replay(&tuning, &jobs, curves.clone(), job).unwrap();
+            let again = replay(&tuning, &request, &jobs, curves.clone(), job).unwrap();
             assert_eq!(again, job.tuned, "training job {}", job.ordinal);
         }
     }

@@ -21,6 +21,9 @@ pub fn scope() -> Scope {
     Scope { account: "000000000000".into(), region: "us-east-1".into() }
 }
 
+/// What must come back byte for byte.
+pub const REQUEST: &str = "{\"Order\":1,  \"Is\":\"kept\", \"ü\":\"\\u0007\"}";
+
 /// A running tuning job with something in every column that has a default.
 pub fn tuning_job(name: &str) -> TuningJob {
     TuningJob {
@@ -29,7 +32,6 @@ pub fn tuning_job(name: &str) -> TuningJob {
         name: name.into(),
         status: TuningStatus::InProgress,
         strategy: Strategy::Random,
-        request: "{\"Order\":1,  \"Is\":\"kept\", \"ü\":\"\\u0007\"}".into(),
         seed: u64::MAX - 1,
         max_jobs: 100,
         max_parallel: 4,
@@ -144,7 +146,7 @@ impl TestDb {
         self.write(move |tx| {
             let job = job.clone();
             Box::pin(async move {
-                let new = New { job: &job, config: CONFIG, definition: &definition(job.id) };
+                let new = New { job: &job, request: REQUEST, config: CONFIG, definition: &definition(job.id) };
                 tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()?;
                 tuning_jobs::update(tx, &job).await
             })

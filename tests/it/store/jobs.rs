@@ -15,7 +15,7 @@ use tunesmith::store::{
 };
 use uuid::Uuid;
 
-use super::fixtures::{CONFIG, attempt, definition, finished, scope, training_job, tuning_job};
+use super::fixtures::{CONFIG, REQUEST, attempt, definition, finished, scope, training_job, tuning_job};
 use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
@@ -58,6 +58,8 @@ async fn a_tuning_job_comes_back_as_it_was_stored(db: TestDb) {
         .unwrap();
     assert_eq!((found, missing, elsewhere), (Some(job.clone()), None, None));
     assert_eq!(kept, Some(definition(job.id)));
+    let request = db.read(move |tx| Box::pin(tuning_jobs::request(tx, job.id))).await.unwrap();
+    assert_eq!(request.as_deref(), Some(REQUEST));
     let locked = db.write(move |tx| Box::pin(tuning_jobs::lock(tx, job.id))).await.unwrap();
     assert_eq!(locked, Some(job));
 }
@@ -271,7 +273,7 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
 
 /// Inserts a job where the quota allows it.
 async fn insert(tx: &mut Tx<'_>, job: TuningJob, quota: u32) -> Result<(), StoreError> {
-    let new = New { job: &job, config: CONFIG, definition: &definition(job.id) };
+    let new = New { job: &job, request: REQUEST, config: CONFIG, definition: &definition(job.id) };
     tuning_jobs::insert(tx, &[new], quota).await?.pop().unwrap()
 }
 
@@ -329,7 +331,7 @@ async fn of_jobs_inserted_together_each_is_judged_alone(db: TestDb) {
                 let new: Vec<New<'_>> = jobs
                     .iter()
                     .zip(&definitions)
-                    .map(|(job, definition)| New { job, config: CONFIG, definition })
+                    .map(|(job, definition)| New { job, request: REQUEST, config: CONFIG, definition })
                     .collect();
                 tuning_jobs::insert(tx, &new, QUOTA).await
             })

@@ -10,7 +10,7 @@ use tunesmith::store::tuning_jobs::New;
 use tunesmith::store::{BoxFuture, Db, StoreError, Tx, WriteClass, attempts, servers, tuning_jobs};
 use uuid::Uuid;
 
-use super::fixtures::{CONFIG, definition, scope, tuning_job};
+use super::fixtures::{CONFIG, REQUEST, definition, scope, tuning_job};
 use crate::support::database::TestDb;
 
 store_suite! { [sqlite, postgres] {
@@ -26,7 +26,7 @@ store_suite! { [sqlite, postgres] {
 
 /// Stores a job and its definition.
 async fn insert(tx: &mut Tx<'_>, job: &TuningJob) -> Result<(), StoreError> {
-    let new = New { job, config: CONFIG, definition: &definition(job.id) };
+    let new = New { job, request: REQUEST, config: CONFIG, definition: &definition(job.id) };
     tuning_jobs::insert(tx, &[new], u32::MAX).await?.pop().unwrap()
 }
 

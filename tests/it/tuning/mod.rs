@@ -53,14 +53,15 @@ impl Place {
             Box::pin(async move {
                 let scope = Scope { account: "000000000000".into(), region: "us-east-1".into() };
                 let job = tuning_jobs::find(tx, &scope, &name).await?.unwrap();
+                let request = tuning_jobs::request(tx, job.id).await?.unwrap();
                 let history = training_jobs::history(tx, job.id).await?;
                 let curves = metrics::curves(tx, job.id, 0).await?;
-                Ok::<_, StoreError>((job, history, curves))
+                Ok::<_, StoreError>((job, request, history, curves))
             })
         });
-        let (job, history, curves) = reading.await.unwrap();
+        let (job, request, history, curves) = reading.await.unwrap();
         for row in &history {
-            let again = replay(&job, &history, curves.clone(), row).unwrap();
+            let again = replay(&job, &request, &history, curves.clone(), row).unwrap();
             assert_eq!(again, row.tuned, "training job {}", row.ordinal);
         }
     }
