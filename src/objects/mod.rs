@@ -67,7 +67,7 @@ pub struct Objects {
 #[derive(Debug)]
 struct RemoteSide {
     buckets: Buckets,
-    fetched: Fetched,
+    fetched: Arc<Fetched>,
 }
 
 /// Codes of a store's answers that another try would get again.
@@ -253,7 +253,7 @@ impl Objects {
         }
         if !buckets.is_empty() {
             let room = Room { max_bytes: channels.max_gib << 30, min_free_bytes: channels.min_free_gib << 30 };
-            let fetched = Fetched::open(self.tree.root.path().join(FETCHED), room)?;
+            let fetched = Arc::new(Fetched::open(self.tree.root.path().join(FETCHED), room)?);
             self.remote = Some(RemoteSide { buckets: Buckets::new(buckets, default_region), fetched });
         }
         Ok(self)
@@ -266,7 +266,7 @@ impl Objects {
 
     fn remote_bucket(&self, bucket: &str) -> Result<Option<(Remote, &Fetched)>, ObjectsError> {
         let Some(side) = &self.remote else { return Ok(None) };
-        Ok(side.buckets.find(bucket)?.map(|remote| (remote, &side.fetched)))
+        Ok(side.buckets.find(bucket)?.map(|remote| (remote, &*side.fetched)))
     }
 
     /// Refuses artifacts of more bytes (holes of sparse files count), or of more files, folders and links.
@@ -306,9 +306,10 @@ impl Objects {
     }
 
     /// Lets go of the copies that an attempt used. Twice is once.
-    pub fn release(&self, attempt: AttemptId) -> Result<(), ObjectsError> {
+    pub async fn release(&self, attempt: AttemptId) -> Result<(), ObjectsError> {
         let Some(side) = &self.remote else { return Ok(()) };
-        side.fetched.release(attempt).map_err(failed(|| format!("releasing what attempt {attempt} used")))
+        let fetched = Arc::clone(&side.fetched);
+        self.blocking(format!("releasing what attempt {attempt} used"), move |_| fetched.release(attempt)).await
     }
 
     /// Lets go of the copies of every attempt but these: a crash may have come before their release.
@@ -316,7 +317,8 @@ impl Objects {
         let Some(side) = &self.remote else { return Ok(()) };
         let users = side.fetched.users().map_err(failed(|| "looking for used copies".to_owned()))?;
         for attempt in users.into_iter().filter(|attempt| !held.contains(attempt)) {
-            self.release(attempt)?;
+            let released = side.fetched.release(attempt);
+            released.map_err(failed(|| format!("releasing what attempt {attempt} used")))?;
         }
         Ok(())
     }

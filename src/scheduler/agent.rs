@@ -193,12 +193,15 @@ impl Agent {
         let held_of_task = Arc::clone(&held);
         let task = tokio::spawn(async move {
             let report = Drive::new(&inner, row_of_task, job, stop_requested).run().await;
-            if let Some(report) = report
-                && let Some(held) = hand_over(&inner, report).await
-            {
-                let _ = held_of_task.set(held);
+            let held = match report {
+                Some(report) => hand_over(&inner, report).await,
+                None => None,
+            };
+            match held {
+                // The rows show its end once the loop has settled it, which wakes the agent then.
+                Some(held) => drop(held_of_task.set(held)),
+                None => inner.agent.wake(),
             }
-            inner.agent.wake();
         });
         self.unstarted.remove(&row.id);
         self.driving.insert(row.id, Driving { stop, task, held });
@@ -216,10 +219,7 @@ impl Agent {
                 id
             })?;
             // Nothing of it reads its channels any more. Its checkpoints may be many files.
-            let released = tokio::task::spawn_blocking(move || objects.release(id)).await;
-            let released = released.map_err(|error| -> Box<dyn std::error::Error + Send + Sync> { error.into() });
-            released.and_then(|released| released.map_err(Into::into)).map(|()| id).map_err(|error| {
-                let error: &(dyn std::error::Error + Send + Sync) = &*error;
+            objects.release(id).await.map(|()| id).map_err(|error| {
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "what it used was not released");
                 id
             })

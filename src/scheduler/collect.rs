@@ -172,7 +172,7 @@ impl Drive {
             }
             stored = Some(model);
         }
-        let wrote_data = tokio::fs::read_dir(&outputs.data).await?.next_entry().await?.is_some();
+        let wrote_data = std::fs::read_dir(&outputs.data)?.next().transpose()?.is_some();
         if wrote_data && packs {
             objects.put_tar_gz(&outputs.data, &format!("{uri}/output.tar.gz"), cancelled.clone()).await?;
         } else if wrote_data {

@@ -64,15 +64,17 @@ impl Report {
 }
 
 impl Report {
-    /// Stores what is left of the points, and where the log is.
-    pub async fn store_log(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        if self.position != ReadPosition::default() {
-            metrics::append(tx, self.attempt, 0, &self.points, self.position).await?;
+    /// Stores what is left of the points.
+    pub async fn store_points(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if self.position == ReadPosition::default() {
+            return Ok(());
         }
-        if !self.segments.is_empty() {
-            logs::add(tx, self.attempt, 0, &self.segments).await?;
-        }
-        Ok(())
+        metrics::append(tx, self.attempt, 0, &self.points, self.position).await
+    }
+
+    /// Where the log is.
+    pub fn log(&self) -> impl Iterator<Item = (AttemptId, &LogSegment)> {
+        self.segments.iter().map(|segment| (self.attempt, segment))
     }
 
     /// Puts what it says into its training job's row, to be written by the caller.
@@ -96,7 +98,8 @@ pub async fn record(tx: &mut Tx<'_>, report: &Report) -> Result<bool, StoreError
     if attempts::end(tx, &[(report.attempt, &report.exit)]).await? == 0 {
         return Ok(false);
     }
-    report.store_log(tx).await?;
+    report.store_points(tx).await?;
+    logs::add(tx, 0, &report.log().collect::<Vec<_>>()).await?;
     report.tell(&mut job);
     training_jobs::update(tx, &[&job]).await?;
     Ok(true)

@@ -18,8 +18,8 @@ use crate::domain::status::{AttemptState, Direction, ObjectiveStatus, SecondaryS
 use crate::domain::time::Timestamp;
 use crate::scheduler::report::Report;
 use crate::scheduler::spec::Tries;
-use crate::store::rows::{Attempt, TrainingJob, TuningJob};
-use crate::store::{StoreError, Tx, attempts, tags, training_jobs, tuning_jobs};
+use crate::store::rows::{Attempt, LogSegment, TrainingJob, TuningJob};
+use crate::store::{StoreError, Tx, attempts, logs, tags, training_jobs, tuning_jobs};
 
 /// What a transaction works from; nothing in it may change while the transaction is tried again.
 #[derive(Debug, Clone)]
@@ -123,6 +123,8 @@ struct Work<'i> {
 struct Changes<'i> {
     /// Attempts that have ended.
     ended: Vec<(AttemptId, &'i Exit)>,
+    /// Where their logs are.
+    logs: Vec<(AttemptId, &'i LogSegment)>,
     /// Attempts that are to end.
     stopped: Vec<AttemptId>,
     /// Training jobs whose rows are other ones now.
@@ -134,6 +136,7 @@ struct Changes<'i> {
 impl Changes<'_> {
     async fn write(&self, tx: &mut Tx<'_>, settled: &Settled) -> Result<(), StoreError> {
         attempts::end(tx, &self.ended).await?;
+        logs::add(tx, 0, &self.logs).await?;
         attempts::insert(tx, &self.attempts).await?;
         attempts::request_stop(tx, &self.stopped).await?;
         let jobs = settled.live.iter().chain(&settled.ended);
@@ -154,7 +157,8 @@ impl Work<'_> {
             && attempt.exit.is_none()
             && let Some(report) = self.input.reports.iter().find(|report| report.attempt == attempt.id)
         {
-            report.store_log(tx).await?;
+            report.store_points(tx).await?;
+            self.changes.logs.extend(report.log());
             report.tell(&mut job);
             attempt.exit = Some(report.exit.clone());
             self.changes.ended.push((report.attempt, &report.exit));

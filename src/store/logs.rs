@@ -5,15 +5,15 @@ use crate::store::query::{Value, assembled, from_u64, pieces, placeholders, sql}
 use crate::store::rows::LogSegment;
 use crate::store::{StoreError, Tx};
 
-/// Adds segments; those already there are left as they are.
-pub async fn add(tx: &mut Tx<'_>, attempt: AttemptId, host: u32, segments: &[LogSegment]) -> Result<(), StoreError> {
+/// Adds segments of one host's logs, many in one exchange with the database; those already there are left as they are.
+pub async fn add(tx: &mut Tx<'_>, host: u32, segments: &[(AttemptId, &LogSegment)]) -> Result<(), StoreError> {
     for piece in pieces(segments) {
         let text = format!(
             "INSERT INTO log_segments (training_job_id, attempt, host, first_offset, first_time, bytes, object_key) \
              VALUES {} ON CONFLICT (training_job_id, attempt, host, first_offset) DO NOTHING",
             placeholders(piece.len(), 7)
         );
-        let args = piece.iter().flat_map(|segment| {
+        let args = piece.iter().flat_map(|(attempt, segment)| {
             [
                 Value::from(attempt.training_job),
                 Value::from(attempt.number),

@@ -419,7 +419,7 @@ impl Executor for DockerExecutor {
     }
 
     async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError> {
-        self.attempts.log_files(id).await
+        self.attempts.log_files(id)
     }
 
     async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {

@@ -192,6 +192,22 @@ impl Folder {
         }
     }
 
+    /// Whether the log goes on after an offset, with half a record or more.
+    pub(in crate::executor) fn has_log_after(&self, offset: u64) -> io::Result<bool> {
+        let mut segment = 0;
+        while let Some(meta) = found(std::fs::metadata(self.log(segment)))? {
+            let end = segment + meta.len();
+            if offset < end {
+                return Ok(true);
+            }
+            if end == segment {
+                break;
+            }
+            segment = end;
+        }
+        Ok(false)
+    }
+
     /// Whole records from `from_offset` on, about `max_bytes` of them.
     pub(in crate::executor) fn read_log(&self, from_offset: u64, max_bytes: usize) -> io::Result<LogChunk> {
         let mut chunk = LogChunk { records: Vec::new(), next_offset: from_offset };

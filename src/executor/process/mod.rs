@@ -180,7 +180,7 @@ impl Executor for ProcessExecutor {
     }
 
     async fn log_files(&self, id: AttemptId) -> Result<Vec<LogFile>, ExecutorError> {
-        self.attempts.log_files(id).await
+        self.attempts.log_files(id)
     }
 
     async fn outputs(&self, id: AttemptId) -> Result<Outputs, ExecutorError> {
@@ -197,7 +197,10 @@ impl Executor for ProcessExecutor {
 
     async fn remove(&self, id: AttemptId) -> Result<(), ExecutorError> {
         let folder = self.folder(id);
-        blocking(format!("ending attempt {id}"), move || end(id, &folder)).await?;
+        let doing = || format!("ending attempt {id}");
+        if folder.exit().map_err(failed(doing()))?.is_none() {
+            blocking(doing(), move || end(id, &folder)).await?;
+        }
         self.attempts.discard(id).await
     }
 }

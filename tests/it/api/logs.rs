@@ -81,7 +81,7 @@ async fn a_log_is_followed_across_its_move(engine: Engine) {
     app.write(move |tx| {
         let (segment, exit) = (segment.clone(), exit.clone());
         Box::pin(async move {
-            index::add(tx, id, 0, &[segment]).await?;
+            index::add(tx, 0, &[(id, &segment)]).await?;
             attempts::end(tx, &[(id, &exit)]).await?;
             Ok(attempts::mark_removed(tx, &[id]).await?)
         })

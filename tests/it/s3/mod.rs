@@ -296,7 +296,7 @@ async fn checkpoints_come_back_for_the_next_attempt() {
     std::fs::write(first.join("state"), "two").unwrap();
     saver.save(true, &go).await.unwrap();
     assert_eq!(std::fs::metadata(&object).unwrap().modified().unwrap(), written_at, "what has not changed stays");
-    s.objects.release(attempt(1)).unwrap();
+    s.objects.release(attempt(1)).await.unwrap();
     assert!(!first.exists());
     let second = s.objects.checkpoints(uri, attempt(2)).await.unwrap();
     let expected = BTreeMap::from([("epoch/1".into(), "one".into()), ("state".into(), "two".into())]);

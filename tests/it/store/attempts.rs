@@ -103,10 +103,10 @@ async fn a_log_index_is_kept_in_order(db: TestDb) {
         .write(move |tx| {
             let (first, second, changed) = (first.clone(), second.clone(), changed.clone());
             Box::pin(async move {
-                logs::add(tx, id, 0, &first).await?;
-                logs::add(tx, id, 0, &second).await?;
-                logs::add(tx, id, 0, &[changed]).await?;
-                logs::add(tx, id, 1, &[]).await?;
+                logs::add(tx, 0, &first.iter().map(|segment| (id, segment)).collect::<Vec<_>>()).await?;
+                logs::add(tx, 0, &second.iter().map(|segment| (id, segment)).collect::<Vec<_>>()).await?;
+                logs::add(tx, 0, &[(id, &changed)]).await?;
+                logs::add(tx, 1, &[]).await?;
                 logs::of_attempt(tx, id, 0).await
             })
         })

@@ -245,7 +245,7 @@ async fn a_deleted_training_job_takes_all_of_it_along(db: TestDb) {
                 metrics::append(tx, first, 0, &[point], ReadPosition { offset: 9, non_finite: 0 }).await?;
                 let segment =
                     LogSegment { first_offset: 0, first_time: Timestamp(1), bytes: 9, object_key: "k".into() };
-                logs::add(tx, first, 0, &[segment]).await?;
+                logs::add(tx, 0, &[(first, &segment)]).await?;
                 training_jobs::delete(tx, id).await?;
                 training_jobs::delete(tx, id).await?;
                 Ok((
