@@ -116,9 +116,9 @@ impl Removal<'_> {
             return Ok(());
         }
         for _ in 0..MAX_PASSES {
-            self.content(parent, name, depth)?;
+            // Most are empty, and need not be opened.
             match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-                Err(nix::Error::ENOTEMPTY) => {}
+                Err(nix::Error::ENOTEMPTY) => self.content(parent, name, depth)?,
                 other => return other,
             }
         }
