@@ -168,7 +168,10 @@ pub(super) fn run() -> ExitCode {
                 drop(socket);
                 let detached = File::open("/dev/null").and_then(|null| Ok(dup2_stdin(null)?));
                 line.show(&folder);
-                return if detached.is_ok() { supervisor::run(&folder, lock) } else { ExitCode::FAILURE };
+                if detached.is_ok() {
+                    supervisor::run(&folder, lock);
+                }
+                init::exit(0)
             }
             Ok(ForkResult::Parent { .. }) => {
                 children += 1;

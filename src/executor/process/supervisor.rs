@@ -59,19 +59,17 @@ pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
 
 /// Supervises the attempt of a folder until it is over. The lock is held until this process and the attempt's first one
 /// are gone.
-pub(super) fn run(folder: &Path, lock: File) -> ExitCode {
+pub(super) fn run(folder: &Path, lock: File) {
     let folder = Folder::new(folder.to_owned());
     if !folder.is_lock(&lock).unwrap_or(false) {
-        return ExitCode::from(2);
+        return;
     }
     // Until the very end of the process: closed earlier, the attempt would look lost while its exit record is on its way.
     std::mem::forget(lock);
     let clock = Clock::System;
     let started_at = clock.now();
-    match folder.claim_start(started_at) {
-        Ok(true) => {}
-        Ok(false) => return ExitCode::SUCCESS,
-        Err(_) => return ExitCode::FAILURE,
+    if !folder.claim_start(started_at).unwrap_or(false) {
+        return;
     }
     let exit = supervise(&folder, &clock, started_at).unwrap_or_else(|error| Exit {
         started_at: None,
@@ -81,10 +79,8 @@ pub(super) fn run(folder: &Path, lock: File) -> ExitCode {
         stderr_tail: String::new(),
         remark: None,
     });
-    match folder.write_exit(&exit) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    // Without a record it is lost, as its lock tells.
+    let _ = folder.write_exit(&exit);
 }
 
 /// Tries what [`sandbox`] needs of the kernel.
@@ -146,12 +142,13 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     let disk = plan.disk.as_ref().map(Meter::new);
     let mut attempt =
         Attempt { folder, clock, plan: &plan, control, first, output, streams, log, disk, stopping: None };
-    let watched = attempt.watch();
+    let mut buffer = vec![0; 64 << 10];
+    let watched = attempt.watch(&mut buffer);
     if watched.is_err() {
         // Nothing may run on behind an exit record.
         attempt.kill();
     }
-    attempt.end();
+    attempt.end(&mut buffer);
     Ok(attempt.exit(started_at, watched?))
 }
 
@@ -188,7 +185,7 @@ fn start(plan: &Plan) -> io::Result<(Pid, Output)> {
             // The lock, inherited, stays: it is free only once this process is gone too.
             drop((report, stdout, stderr, life));
             init::run(plan, Pipes { report: report_in, stdout: stdout_in, stderr: stderr_in, life: life_out });
-            std::process::exit(0)
+            init::exit(0)
         }
     }
 }
@@ -217,10 +214,9 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Reads output and keeps times until the first process has reported and is going.
-    fn watch(&mut self) -> io::Result<Option<Report>> {
+    fn watch(&mut self, buffer: &mut [u8]) -> io::Result<Option<Report>> {
         let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
         let mut report = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
         loop {
             let next = match &self.stopping {
                 None => deadline,
@@ -232,18 +228,18 @@ impl Attempt<'_> {
             // Output first: what the program wrote before its end comes before what ends it.
             for (ready, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
                 if ready {
-                    self.read_output(stream, &mut buffer);
+                    self.read_output(stream, buffer);
                 }
             }
             if reported {
-                let length = self.output.report.read(&mut buffer)?;
+                let length = self.output.report.read(buffer)?;
                 report.extend_from_slice(&buffer[..length]);
                 if length == 0 {
                     break;
                 }
             }
             if requested {
-                self.take_requests(&mut buffer);
+                self.take_requests(buffer);
             }
             if unstreamed {
                 self.give_up_streams();
@@ -263,7 +259,7 @@ impl Attempt<'_> {
     }
 
     /// Waits until nothing of the attempt runs any more, and reads what it left in the pipes.
-    fn end(&mut self) {
+    fn end(&mut self, buffer: &mut [u8]) {
         // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
         let _ = waitpid(self.first, None);
         if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
@@ -273,7 +269,7 @@ impl Attempt<'_> {
         if self.plan.sandbox.is_none() {
             strays::end_children();
         }
-        self.drain(&mut vec![0; 64 << 10]);
+        self.drain(buffer);
     }
 
     /// Waits for any of: a report, a request, stdout, stderr, news of the streams.
