@@ -2,8 +2,8 @@
 //!
 //! Invariant: of a member whose name ends with `-ref` the value is an S3 URI that has passed the rules of [`Location`],
 //! and its object is streamed; of any other the value is, as it stands in the line, as JSON. Where the objects are in
-//! one bucket the list has their keys, else the bucket's name before each. Lines, their number and the whole are
-//! bounded. What the URIs name is looked up by the caller.
+//! one bucket the list has their keys, else the bucket's name before each. Lines, their number, buckets and the
+//! whole are bounded. What the URIs name is looked up by the caller.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -21,6 +21,9 @@ const MAX_LINE: usize = 1 << 20;
 /// The longest list, bytes: a member may be asked for more than once.
 const MAX_LIST: usize = 256 << 20;
 
+/// The most buckets: each is a copy of its own, and a mount of its own in a container.
+const MAX_BUCKETS: usize = 100;
+
 /// How much of what is refused is told.
 const TOLD_CHARS: usize = 300;
 
@@ -36,7 +39,12 @@ pub(super) struct Augmented {
 /// Reads an augmented manifest's text, as far as these members go.
 pub(super) fn parse(uri: &str, text: &[u8], attributes: &[String]) -> Result<Augmented, ObjectsError> {
     let all = read(uri, text, attributes, false)?;
-    if all.objects.len() > 1 { read(uri, text, attributes, true) } else { Ok(all) }
+    if all.objects.len() <= 1 {
+        return Ok(all);
+    }
+    // Each may be large.
+    drop(all);
+    read(uri, text, attributes, true)
 }
 
 fn read(uri: &str, text: &[u8], attributes: &[String], with_buckets: bool) -> Result<Augmented, ObjectsError> {
@@ -54,6 +62,9 @@ fn read(uri: &str, text: &[u8], attributes: &[String], with_buckets: bool) -> Re
         }
         let (pieces, new) = pieces(line, attributes, &mut all.objects, with_buckets).map_err(refused)?;
         write_line(&mut all.lines, &pieces);
+        if all.objects.len() > MAX_BUCKETS {
+            return Err(refused(format!("its objects are in more than {MAX_BUCKETS} buckets")));
+        }
         objects += new;
         if objects > MAX_OBJECTS || all.lines.len() > MAX_LIST {
             return Err(wrong(format!(
@@ -139,6 +150,15 @@ mod tests {
         let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(objects, BTreeMap::from([("b".to_owned(), keys(&["x", "y"])), ("c".to_owned(), keys(&["x"]))]));
         assert_eq!(lines, b"[{\"file\":\"b/x\"}]\n[{\"file\":\"c/x\"}]\n[{\"file\":\"b/y\"}]\n");
+    }
+
+    #[test]
+    fn no_more_buckets_are_named_than_can_be_mounted() {
+        let line = |nth| format!("{{\"r-ref\": \"s3://bucket-{nth}/x\"}}\n");
+        let text = |buckets| (0..buckets).map(line).collect::<Vec<_>>().concat();
+        assert_eq!(parsed(&text(MAX_BUCKETS), &["r-ref"]).unwrap().objects.len(), MAX_BUCKETS);
+        let refused = parsed(&text(MAX_BUCKETS + 1), &["r-ref"]).unwrap_err();
+        assert!(refused.contains("line 101: its objects are in more than 100 buckets"), "{refused}");
     }
 
     #[test]

@@ -5,20 +5,40 @@
 //! supervisor.
 
 use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::CreateContainerOptions;
+use serde::{Deserialize, Serialize};
 
+use super::daemon::{self, Error};
 use super::{launch, volumes};
 use crate::executor::AttemptSpec;
 
 /// Where a meter has the volume.
 pub(super) const PATH: &str = "/tunesmith-ml";
 
-/// The name of the meter of a container.
-pub(super) fn name(container: &str) -> String {
-    format!("{container}-meter")
+/// A meter, and how it is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Meter {
+    pub(super) name: String,
+    pub(super) body: ContainerCreateBody,
 }
 
-/// The meter of a container; `image` is one that the daemon has, whichever: nothing of it runs.
-pub(super) fn body(executor: &str, spec: &AttemptSpec, image: &str, container: &str) -> ContainerCreateBody {
+impl Meter {
+    /// The meter of a container; `image` is one that the daemon has, whichever: nothing of it runs.
+    pub(super) fn new(executor: &str, spec: &AttemptSpec, image: &str, container: &str) -> Self {
+        Self { name: format!("{container}-meter"), body: body(executor, spec, image, container) }
+    }
+
+    /// Makes it again: it is never started, and whoever prunes a daemon's containers removes it.
+    pub(super) async fn make_again(&self, docker: &bollard::Docker) -> Result<(), Error> {
+        let options = CreateContainerOptions { name: Some(self.name.clone()), ..CreateContainerOptions::default() };
+        match docker.create_container(Some(options), self.body.clone()).await {
+            Err(error) if daemon::status(&error) == Some(409) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+fn body(executor: &str, spec: &AttemptSpec, image: &str, container: &str) -> ContainerCreateBody {
     let labels = launch::labels(executor, spec);
     let mount = volumes::bare_mount(&volumes::own_name(container), PATH, labels.clone(), true);
     ContainerCreateBody {

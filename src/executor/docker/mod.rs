@@ -229,13 +229,15 @@ impl DockerExecutor {
         Ok(found.into_iter().filter_map(attempt).collect())
     }
 
-    /// The attempts of which the daemon holds a container or a network.
+    /// The attempts of which the daemon holds a container, a network or a volume.
     async fn at_the_daemon(&self) -> Result<HashSet<AttemptId>, ExecutorError> {
         let clients = self.clients().await?;
         let containers = self.containers(&clients.docker, &[]).await.map_err(infrastructure("listing containers"))?;
         let networks =
             network::attempts(&clients.docker, &self.id).await.map_err(infrastructure("listing networks"))?;
-        Ok(containers.into_iter().map(|(id, _)| id).chain(networks).collect())
+        // A request to make a container that was given up may make its volumes later.
+        let volumes = volumes::attempts(&clients.docker, &self.id).await.map_err(infrastructure("listing volumes"))?;
+        Ok(containers.into_iter().map(|(id, _)| id).chain(networks).chain(volumes).collect())
     }
 
     /// Gives an attempt whose supervisor is gone another one.

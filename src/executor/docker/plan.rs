@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::{self, Patience};
+use super::meter::Meter;
 use crate::domain::names::AttemptId;
 use crate::executor::disk_bound::DiskBound;
 
@@ -30,7 +31,7 @@ pub(super) struct Plan {
     pub(super) helpers: Vec<String>,
     /// Of their meters, likewise; none where `/opt/ml` is no volume.
     #[serde(default)]
-    pub(super) meters: Vec<String>,
+    pub(super) meters: Vec<Meter>,
     pub(super) max_runtime_ms: i64,
     pub(super) stop_grace_ms: i64,
     pub(super) max_log_bytes: u64,

@@ -16,7 +16,7 @@ use super::archive::{self, Pieces};
 use super::daemon::{self, infrastructure};
 use super::instances::{self, Limits};
 use super::launch::{self, Contents, Names};
-use super::meter;
+use super::meter::Meter;
 use super::network;
 use super::plan::Plan;
 use super::share::Share;
@@ -91,11 +91,12 @@ impl DockerExecutor {
         let mut plan = self.plan(&clients, spec, containers, memory);
         plan.helpers = helpers;
         if image.read_only_root && plan.disk.is_some() {
-            for container in plan.containers() {
-                let body = meter::body(&self.id, spec, &image.reference, container);
-                create(&clients.docker, &meter::name(container), body).await?;
+            let meter = |container| Meter::new(&self.id, spec, &image.reference, container);
+            plan.meters = plan.containers().map(meter).collect();
+            for meter in &plan.meters {
+                let made = create(&clients.docker, &meter.name, meter.body.clone()).await;
+                made.map_err(not_the_jobs("making what shows how full /opt/ml is"))?;
             }
-            plan.meters = plan.containers().map(meter::name).collect();
         }
         let folder = folder.clone();
         blocking(format!("writing the plan of attempt {}", spec.id), move || {
@@ -199,8 +200,9 @@ impl DockerExecutor {
             let mut streams = std::mem::take(&mut host.streams);
             let folders = std::mem::take(&mut streams.folders);
             let helper = streams::container_name(&host.container);
-            let made =
-                create(&clients.docker, &helper, streams.body(spec, names, image, (&host.container, nth))?).await?;
+            let body = streams.body(spec, names, image, (&host.container, nth))?;
+            let made = create(&clients.docker, &helper, body).await;
+            let made = made.map_err(not_the_jobs("making the helper that streams channels (docker.helper_image)"))?;
             // Nothing can be made there later to mount a channel on.
             if !folders.is_empty() && (made || !has_begun(&clients.docker, &helper).await?) {
                 self.fill(clients, &helper, streams::PIPES, move |archive| {
@@ -218,13 +220,7 @@ impl DockerExecutor {
     async fn ensure_helper_image(&self, clients: &Clients, spec: &AttemptSpec) -> Result<(), ExecutorError> {
         let Some(image) = self.settings.helper_image.as_ref().filter(|_| spec.has_pipes()) else { return Ok(()) };
         let there = pull::ensure(&clients.docker, &clients.patient, &self.settings, image).await;
-        there.map_err(|error| match error {
-            ExecutorError::Client(why) => ExecutorError::Infrastructure {
-                doing: "looking for the image of the helper that streams channels (docker.helper_image)".to_owned(),
-                source: io::Error::other(why),
-            },
-            infrastructure @ ExecutorError::Infrastructure { .. } => infrastructure,
-        })
+        there.map_err(not_the_jobs("looking for the image of the helper that streams channels (docker.helper_image)"))
     }
 
     fn plan(&self, clients: &Clients, spec: &AttemptSpec, containers: Vec<String>, memory: Option<u64>) -> Plan {
@@ -278,6 +274,16 @@ impl DockerExecutor {
             }
         }
         Ok(())
+    }
+}
+
+/// What goes wrong with what the owner chose is no fault of the job.
+fn not_the_jobs(doing: &'static str) -> impl FnOnce(ExecutorError) -> ExecutorError {
+    move |error| match error {
+        ExecutorError::Client(why) => {
+            ExecutorError::Infrastructure { doing: doing.to_owned(), source: io::Error::other(why) }
+        }
+        infrastructure @ ExecutorError::Infrastructure { .. } => infrastructure,
     }
 }
 

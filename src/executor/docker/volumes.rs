@@ -22,6 +22,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use super::archive::{self, TransferError};
 use super::daemon::{self, Error, infrastructure};
 use super::share::Share;
+use crate::domain::names::AttemptId;
 use crate::executor::folder::{blocking, found};
 use crate::executor::{ChannelSpec, ExecutorError};
 
@@ -32,7 +33,7 @@ const FILLED_AT: &str = "/tunesmith-channel";
 const OWNER_LABEL: &str = "tunesmith.data-directory";
 
 /// On the container that a volume is filled through: which.
-const HELPER_LABEL: &str = "tunesmith.fills";
+const FILLER_LABEL: &str = "tunesmith.fills";
 
 /// The volumes of one data directory.
 #[derive(Debug)]
@@ -113,27 +114,27 @@ impl Volumes {
         // One that does not go keeps no other.
         let mut outcome = Ok(());
         let mut left = self.unmarked(docker, &marked).await?;
-        left.extend(self.with_helpers(docker).await?);
+        left.extend(self.with_fillers(docker).await?);
         for name in left {
             let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
             // One that was filled meanwhile is as new as can be; what filled it may have been made once more, by a request
             // that was given up.
             let removed = if self.marks.join(&name).exists() {
-                self.remove_helpers(docker, &name).await
+                self.remove_fillers(docker, &name).await
             } else {
-                self.remove_with_helpers(docker, &name).await
+                self.remove_with_fillers(docker, &name).await
             };
             outcome = removed.and(outcome);
         }
         for (name, _) in marked.into_iter().filter(|(_, age)| *age >= unused) {
             let Ok(_alone) = Arc::clone(&self.lock(&name).used).try_write_owned() else { continue };
-            outcome = self.remove_with_helpers(docker, &name).await.and(outcome);
+            outcome = self.remove_with_fillers(docker, &name).await.and(outcome);
         }
         outcome
     }
 
-    async fn remove_with_helpers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
-        self.remove_helpers(docker, name).await?;
+    async fn remove_with_fillers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+        self.remove_fillers(docker, name).await?;
         self.remove(docker, name).await
     }
 
@@ -149,13 +150,13 @@ impl Volumes {
         Ok(found.into_iter().map(|volume| volume.name).filter(|name| !marked.contains_key(name)).collect())
     }
 
-    /// The volumes of this data directory that the daemon has a helper of.
-    async fn with_helpers(&self, docker: &bollard::Docker) -> Result<HashSet<String>, ExecutorError> {
-        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label(), HELPER_LABEL.to_owned()])]));
+    /// The volumes of this data directory that the daemon has a filler of.
+    async fn with_fillers(&self, docker: &bollard::Docker) -> Result<HashSet<String>, ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![self.label(), FILLER_LABEL.to_owned()])]));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
         let found = docker.list_containers(Some(options)).await;
         let found = found.map_err(infrastructure("listing what fills the channels' volumes"))?;
-        Ok(found.into_iter().filter_map(|helper| helper.labels?.remove(HELPER_LABEL)).collect())
+        Ok(found.into_iter().filter_map(|filler| filler.labels?.remove(FILLER_LABEL)).collect())
     }
 
     /// What all that is made here bears, volumes and what fills them.
@@ -200,15 +201,15 @@ impl Volumes {
     ) -> Result<(), ExecutorError> {
         let failed = || infrastructure(format!("filling the volume of channel {}", channel.name));
         // What an earlier filling left half done.
-        self.remove_with_helpers(docker, name).await?;
+        self.remove_with_fillers(docker, name).await?;
         let labels = HashMap::from([(OWNER_LABEL.to_owned(), self.prefix.clone())]);
         let volume =
             VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..VolumeCreateRequest::default() };
         docker.create_volume(volume).await.map_err(failed())?;
         // Of a name of its own: a request that a server left behind may still hold another.
-        let helper = format!("{name}-{}", uuid::Uuid::new_v4().simple());
+        let filler = format!("{name}-{}", uuid::Uuid::new_v4().simple());
         let mount = self.mount_named(name, FILLED_AT, false);
-        let labels = [(HELPER_LABEL.to_owned(), name.to_owned()), (OWNER_LABEL.to_owned(), self.prefix.clone())];
+        let labels = [(FILLER_LABEL.to_owned(), name.to_owned()), (OWNER_LABEL.to_owned(), self.prefix.clone())];
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // Never started, but there has to be something.
@@ -218,36 +219,36 @@ impl Volumes {
             host_config: Some(HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() }),
             ..ContainerCreateBody::default()
         };
-        let options = CreateContainerOptions { name: Some(helper.clone()), ..CreateContainerOptions::default() };
+        let options = CreateContainerOptions { name: Some(filler.clone()), ..CreateContainerOptions::default() };
         docker.create_container(Some(options), body).await.map_err(failed())?;
         let source = channel.source.clone();
-        let uploaded = archive::upload(patient, &helper, FILLED_AT, self.patience, move |archive| match share {
+        let uploaded = archive::upload(patient, &filler, FILLED_AT, self.patience, move |archive| match share {
             None => archive::append_tree(archive, Path::new(""), &source, false),
             Some(share) => share.append(archive, &source),
         })
         .await;
-        self.remove_helper(docker, &helper).await?;
+        self.remove_filler(docker, &filler).await?;
         uploaded.map_err(|error| upload_failed(&format!("filling the volume of channel {}", channel.name), error))?;
         let marked = std::fs::write(self.marks.join(name), "");
         marked.map_err(crate::executor::folder::failed(format!("marking the volume {name}")))
     }
 
     /// Removes what filled a volume, or was about to.
-    async fn remove_helpers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
-        let filters = Some(HashMap::from([("label".to_owned(), vec![format!("{HELPER_LABEL}={name}")])]));
+    async fn remove_fillers(&self, docker: &bollard::Docker, name: &str) -> Result<(), ExecutorError> {
+        let filters = Some(HashMap::from([("label".to_owned(), vec![format!("{FILLER_LABEL}={name}")])]));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
         let left = docker.list_containers(Some(options)).await;
-        for helper in left.map_err(infrastructure(format!("looking for what filled the volume {name}")))? {
-            self.remove_helper(docker, &helper.id.unwrap_or_default()).await?;
+        for filler in left.map_err(infrastructure(format!("looking for what filled the volume {name}")))? {
+            self.remove_filler(docker, &filler.id.unwrap_or_default()).await?;
         }
         Ok(())
     }
 
-    async fn remove_helper(&self, docker: &bollard::Docker, helper: &str) -> Result<(), ExecutorError> {
+    async fn remove_filler(&self, docker: &bollard::Docker, filler: &str) -> Result<(), ExecutorError> {
         // With the volumes that its image declares; the channel's has a name, and stays.
         let options = RemoveContainerOptions { force: true, v: true, ..RemoveContainerOptions::default() };
-        let removed = daemon::there(docker.remove_container(helper, Some(options)).await);
-        removed.map(drop).map_err(infrastructure(format!("removing the container {helper}")))
+        let removed = daemon::there(docker.remove_container(filler, Some(options)).await);
+        removed.map(drop).map_err(infrastructure(format!("removing the container {filler}")))
     }
 
     /// Removes a volume and then its mark; one that is in use stays, with its mark.
@@ -282,6 +283,13 @@ pub(super) async fn of_attempt(docker: &bollard::Docker, name: &str) -> Result<V
         host.is_some_and(|host| host.is_empty() || host.starts_with("-algo-"))
     };
     Ok(found.into_iter().map(|volume| volume.name).filter(|volume| is_own(volume)).collect())
+}
+
+/// The attempts that have such volumes.
+pub(super) async fn attempts(docker: &bollard::Docker, executor: &str) -> Result<Vec<AttemptId>, Error> {
+    let filters = Some(HashMap::from([("label".to_owned(), vec![format!("tunesmith.executor={executor}")])]));
+    let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
+    Ok(found.into_iter().filter_map(|volume| volume.labels.get("tunesmith.attempt")?.parse().ok()).collect())
 }
 
 /// An upload that did not come to its end.

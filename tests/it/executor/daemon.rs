@@ -279,15 +279,15 @@ async fn what_a_request_makes_that_comes_after_its_stop_is_found() {
     assert_eq!(volumes(&h, &spec).await, Vec::<String>::new());
     // A container is made to fill a volume that is gone, and with it the volume.
     between.late.notify_one();
-    let helpers = async || containers(&h.docker, &format!("tunesmith.fills={}", filled[0])).await;
+    let fillers = async || containers(&h.docker, &format!("tunesmith.fills={}", filled[0])).await;
     let until = Instant::now() + PATIENCE;
-    while helpers().await.is_empty() {
+    while fillers().await.is_empty() {
         assert!(Instant::now() < until, "the request comes");
     }
     // A daemon that lists it may not have come to its end with it.
-    while !(helpers().await.is_empty() && volumes(&h, &spec).await.is_empty()) {
+    while !(fillers().await.is_empty() && volumes(&h, &spec).await.is_empty()) {
         h.executor.remove_channels().await.unwrap();
-        assert!(Instant::now() < until, "{:?} {:?}", helpers().await, volumes(&h, &spec).await);
+        assert!(Instant::now() < until, "{:?} {:?}", fillers().await, volumes(&h, &spec).await);
     }
     drop(h);
 }

@@ -170,6 +170,24 @@ async fn too_much_disk_ends_it_with_the_reason() {
 }
 
 #[tokio::test]
+async fn whoever_prunes_containers_hides_no_full_disk() {
+    let h = Harness::start().await;
+    let mut spec = script(
+        "echo ready; until test -e $SM_OUTPUT_DIR/go; do sleep 0.01; done; head -c 60000000 /dev/zero > /opt/ml/model/big; \
+         while true; do sleep 0.1; done",
+    );
+    (spec.image, spec.volume_bytes) = ("test/read-only:1".into(), Some(16 << 20));
+    h.executor.launch(&spec).await.unwrap();
+    line(&h.executor, spec.id, "ready").await;
+    h.docker.remove_container(&format!("{}-meter", h.container_name(spec.id)), None).await.unwrap();
+    h.tell(spec.id, "go").await;
+    let exit = over(&h.executor, spec.id).await;
+    assert!(matches!(&exit.cause, ExitCause::OverLimit { .. }), "{exit:?}");
+    h.executor.remove(spec.id).await.unwrap();
+    assert!(containers(&h.docker, &format!("tunesmith.attempt={}", spec.id)).await.is_empty());
+}
+
+#[tokio::test]
 async fn too_much_memory_ends_it_with_the_reason() {
     let h = Harness::with(|settings| settings.reserve_memory = u64::MAX).await;
     let spec = script("x=$(head -c 300000000 /dev/zero | tr '\\0' x); echo kept ${#x}");

@@ -14,8 +14,8 @@ use futures_util::future::{BoxFuture, join_all};
 
 use super::{Attempt, Stopping};
 use crate::domain::outcome::ExitCause;
-use crate::executor::docker::archive::{self, Source};
-use crate::executor::docker::meter;
+use crate::executor::docker::archive::{self, Source, TransferError};
+use crate::executor::docker::meter::{self, Meter};
 
 impl Attempt<'_> {
     /// How much the running containers take, by host: the daemon reads it all, which takes a while.
@@ -28,7 +28,7 @@ impl Attempt<'_> {
             let looks = running.iter().map(async |(at, container, meter)| {
                 let mut taken = taken(&docker, container, limit, patience).await?;
                 if let Some(meter) = meter {
-                    taken += read(&docker, (meter, meter::PATH), limit.saturating_sub(taken), patience).await;
+                    taken += metered(&docker, meter, limit.saturating_sub(taken), patience).await;
                 }
                 Some((*at, taken))
             });
@@ -71,6 +71,15 @@ async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: 
 async fn read(docker: &bollard::Docker, (container, path): (&str, &str), at_most: u64, patience: Duration) -> u64 {
     let source = Source { docker, container, path, patience };
     archive::size(source, at_most).await.unwrap_or(0)
+}
+
+/// As [`read`], of the volume that a meter shows.
+async fn metered(docker: &bollard::Docker, meter: &Meter, at_most: u64, patience: Duration) -> u64 {
+    let size = || archive::size(Source { docker, container: &meter.name, path: meter::PATH, patience }, at_most);
+    match size().await {
+        Err(TransferError::Missing) if meter.make_again(docker).await.is_ok() => size().await.unwrap_or(0),
+        size => size.unwrap_or(0),
+    }
 }
 
 /// Where a container has volumes that it may write to: its image declares them. One with another mount beneath it is left
