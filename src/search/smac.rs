@@ -37,7 +37,7 @@ const ROUNDS: usize = 6;
 const AROUND: usize = 20;
 /// Deviations of the moves, round by round.
 const REACH: [f64; ROUNDS] = [0.2, 0.15, 0.1, 0.07, 0.05, 0.03];
-/// Trials that the forest is grown from: the latest ones.
+/// Trials that the forest is grown from: the latest ones that are over.
 const MOST_ROWS: usize = 1000;
 /// Keeps the improvement defined where all trees agree.
 const LEAST_DEVIATION: f64 = 1e-3;
@@ -79,23 +79,19 @@ struct Knowledge {
 
 impl Knowledge {
     fn of(study: &Study, features: &Features) -> Self {
-        let trials = study.in_order();
-        let trials = &trials[trials.len().saturating_sub(MOST_ROWS)..];
-        let (valued, without): (Vec<&Trial>, Vec<&Trial>) = trials.iter().partition(|trial| trial.value.is_some());
+        // Parted first: what is pending must not move the window, or several suggestions at once would not be those of
+        // one call each.
+        let (pending, over): (Vec<&Trial>, Vec<&Trial>) =
+            study.in_order().into_iter().partition(|trial| trial.state == TrialState::Pending);
+        let over = &over[over.len().saturating_sub(MOST_ROWS)..];
+        let (valued, failed): (Vec<&Trial>, Vec<&Trial>) = over.iter().partition(|trial| trial.value.is_some());
         let losses: Vec<f64> = valued.iter().filter_map(|t| t.value).map(|v| study.direction.loss(v)).collect();
         let y = targets(&losses);
         let worst = y.iter().copied().fold(0.0, f64::max);
         let mut rows: Vec<Row> =
             valued.iter().zip(y).map(|(t, target)| Row { point: features.encode(&t.values), target }).collect();
-        let mut pending = Vec::new();
-        for trial in without {
-            let point = features.encode(&trial.values);
-            if trial.state == TrialState::Pending {
-                pending.push(point);
-            } else {
-                rows.push(Row { point, target: worst });
-            }
-        }
+        rows.extend(failed.iter().map(|trial| Row { point: features.encode(&trial.values), target: worst }));
+        let pending = pending.iter().map(|trial| features.encode(&trial.values)).collect();
         Self { rows, pending, results: losses.len() }
     }
 

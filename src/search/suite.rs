@@ -209,21 +209,41 @@ fn the_same_study_gives_the_same_suggestion(strategy: Strategy) {
 
 fn several_at_once_are_one_by_one(strategy: Strategy) {
     for space in spaces(strategy) {
-        let mut one_by_one = study(strategy, space);
-        run(&mut one_by_one, 10, came_to);
-        let first = u32::try_from(one_by_one.trials.len()).unwrap() + 1;
-        let batch = ask(&one_by_one, first, 25);
-        let mut exhausted = ask(&one_by_one, first, 0).exhausted;
-        for ordinal in first..first + 25 {
-            let answer = ask(&one_by_one, ordinal, 1);
-            exhausted = answer.exhausted;
-            let Some(values) = answer.points.into_iter().next() else { break };
-            let trial = Trial { ordinal, values, state: TrialState::Pending, curve: vec![], value: None };
-            one_by_one.trials.push(trial);
-        }
-        let singly = one_by_one.trials.iter().filter(|trial| trial.ordinal >= first).map(|trial| &trial.values);
-        assert!(batch.points.iter().eq(singly));
-        assert_eq!(batch.exhausted, exhausted);
+        let mut study = study(strategy, space);
+        run(&mut study, 10, came_to);
+        are_one_by_one(study, 25);
+    }
+}
+
+/// So many at once are those of one call each, the earlier ones pending.
+fn are_one_by_one(mut study: Study, n: u32) {
+    let first = u32::try_from(study.trials.len()).unwrap() + 1;
+    let batch = ask(&study, first, n);
+    let mut exhausted = ask(&study, first, 0).exhausted;
+    for ordinal in first..first + n {
+        let answer = ask(&study, ordinal, 1);
+        exhausted = answer.exhausted;
+        let Some(values) = answer.points.into_iter().next() else { break };
+        study.trials.push(Trial { ordinal, values, state: TrialState::Pending, curve: vec![], value: None });
+    }
+    let singly = study.trials.iter().filter(|trial| trial.ordinal >= first).map(|trial| &trial.values);
+    assert!(batch.points.iter().eq(singly));
+    assert_eq!(batch.exhausted, exhausted);
+}
+
+/// More trials than models are made of.
+#[test]
+fn several_at_once_are_one_by_one_after_very_many_trials() {
+    for strategy in [Strategy::SMAC, Strategy::TPE, Strategy::Anneal] {
+        let mut study = study(Strategy::Random, space([real(0.0, 1.0, Scaling::Linear), int(1, 50, Scaling::Linear)]));
+        // Trials that are pending stand among the latest ones.
+        let outcome = |i: u32| match i {
+            1005.. => (TrialState::Pending, None, vec![]),
+            _ => (TrialState::Completed, Some(f64::from(i * 7919 % 1009)), vec![]),
+        };
+        run(&mut study, 1010, outcome);
+        study.strategy = strategy;
+        are_one_by_one(study, 3);
     }
 }
 

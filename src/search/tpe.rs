@@ -5,7 +5,7 @@
 //! | n      | trials with a result                                                                |       |
 //! | γ      | how many of them are good: a tenth, at most `MOST_GOOD`                              |       |
 //! | l, g   | densities of the good trials and of the others: mixtures of one kernel a trial, and a wide one | |
-//! | h      | bandwidth, `BANDWIDTH` n^(-1/(d + 4)), but at least `LEAST_BANDWIDTH`                 |       |
+//! | h      | bandwidth, `BANDWIDTH` k^(-1/(d + 4)) for k kernels, but at least `LEAST_BANDWIDTH`                 |       |
 //! | x      | candidates, drawn from l; the one of the largest l(x) / g(x) is suggested           | d     |
 //!
 //! A kernel is a product over the coordinates: of a number a normal density cut off at the ends of the unit interval, of a

@@ -5,9 +5,9 @@
 //! | θ      | ln l of each coordinate, ln s², ln σ², then ln a and ln b of each number   |
 //! | W      | K⁻¹ - α αᵀ: the derivative of the negative log likelihood by a parameter t is ½ Σ W ∘ ∂K/∂t |
 //!
-//! The objective is the negative log posterior ½ (y - m)ᵀ α + ½ ln |K| - Σ ln p(θ), minimised from the priors' modes.
+//! The objective is the negative log posterior ½ (y - m)ᵀ α + ½ ln |K| - Σ ln p(θ), minimised from near the priors' modes.
 //!
-//! Invariant: the work is bounded by `STEPS` evaluations of at most `MOST` observations, and the same observations give the
+//! Invariant: the work is bounded by `STEPS` evaluations of at most `model::MOST_FITTED` observations, and the same observations give the
 //! same θ, bit for bit.
 //!
 //! Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), eqs. 5.8 and 5.9; the prior of the length scales,

@@ -10,8 +10,8 @@
 //! Pending trials count as if they had come to what the model expects of them: nobody learns from that, but the deviation
 //! there falls, and the next suggestion goes elsewhere (Desautels et al., Parallelizing Exploration-Exploitation Tradeoffs
 //! in Gaussian Process Bandit Optimization, 2014, section 4). So trials in parallel explore by themselves, the more the
-//! less is known, and the bound is of fewer deviations for them until there are many results (`optimism`). Failed trials
-//! count as no better than the average.
+//! less is known, and the bound is of fewer deviations for them while results are few, of more once they are many
+//! (`optimism`). Failed trials count as no better than the average.
 //!
 //! Invariant: a function of the study and the ordinal alone; the work of one suggestion is bounded whatever the history.
 
@@ -38,7 +38,8 @@ use transfer::Surrogate;
 
 /// Results that a model is conditioned on at most.
 const MOST: usize = 500;
-/// Deviations of optimism, β. Where others are pending, so many after `TYPICAL` results, growing until there are `MANY`.
+/// Deviations of optimism, β. Where others are pending, so many after `TYPICAL` results, fewer before, more after them, and
+/// the same from `MANY` on.
 const OPTIMISM: f64 = 1.8;
 const TYPICAL: f64 = 30.0;
 const GROWTH: f64 = 0.3;
@@ -121,12 +122,13 @@ impl<'a> Knowledge<'a> {
         most_promising(self.features, &surrogate, self.optimism(is_alone), &self.best, taken, stream)
     }
 
-    /// β. Of a model that parents' results are in, the study's own do not say how much is known.
+    /// β. How many trials are pending does not enter, and the first of several suggestions at once is alone. In a joint
+    /// model are its parents' results, too, and the study's own do not say how much is known.
     fn optimism(&self, is_alone: bool) -> f64 {
         if is_alone || self.joint {
             return OPTIMISM;
         }
-        OPTIMISM * libm::pow(self.results.min(MANY) as f64 / TYPICAL, GROWTH)
+        OPTIMISM * libm::pow(self.results.clamp(LEAST, MANY) as f64 / TYPICAL, GROWTH)
     }
 
     /// Points without a result, and which of them failed.
@@ -201,8 +203,7 @@ fn results(study: &Study, child: &Study, features: &Features) -> Results {
         }
         Some(features.encode(&child.space.read(&study.space.format(values))?))
     };
-    let told =
-        study.in_order().into_iter().filter_map(|t| Some((translate(&t.values)?, study.direction.loss(t.value?))));
+    let told = study.results().filter_map(|(t, _)| Some((translate(&t.values)?, child.direction.loss(t.value?))));
     told.unzip()
 }
 

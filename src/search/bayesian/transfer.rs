@@ -8,7 +8,8 @@
 //! joint process a bad one, and then the study's own serves: whichever of the two orders the study's own results better,
 //! each expected by all the others.
 //!
-//! Invariant: without parents, or with parents that mislead, the surrogate is the study's own process.
+//! Invariant: without parents, or with parents that its own first results show to mislead, the surrogate is the study's own
+//! process.
 //!
 //! The kernel: Swersky, Snoek and Adams, Multi-Task Bayesian Optimization (2013), section 3.1, with one correlation for all
 //! parents; the choice by the order of results left out: Feurer et al., Practical Transfer Learning for Bayesian

@@ -42,7 +42,7 @@ fn losses(study: &Study, levels: &[u32], trial: &Trial) -> Option<Vec<f64>> {
     if trial.state == TrialState::Pending {
         return None;
     }
-    // One that never reported on its way ran in full, and its end is all that there is to compare.
+    // One without a report at any level ran in full, or was stopped from outside: its end is all that there is to compare.
     let end = trial.value.map_or(f64::INFINITY, |value| study.direction.loss(value));
     Some(vec![end; levels.len().max(1)])
 }
