@@ -74,6 +74,8 @@ struct Run {
     max_runtime_ms: i64,
     stopped_at: Option<Timestamp>,
     lost: bool,
+    /// The offset up to which somebody has read its log.
+    read: u64,
 }
 
 impl std::fmt::Debug for Simulated {
@@ -157,6 +159,16 @@ impl Simulated {
         self.lock().values().filter(|run| !run.lost && run.end().0 > now).count()
     }
 
+    /// Whether all that running attempts have printed by now has been read.
+    #[must_use]
+    pub fn is_all_read(&self) -> bool {
+        let now = self.clock.now();
+        self.lock().values().filter(|run| !run.lost && run.end().0 > now).all(|run| {
+            let printed = run.records(now).last().map_or(0, |record| record.offset + stored_length(record));
+            run.read >= printed
+        })
+    }
+
     /// Loses the supervisor of a running attempt.
     pub fn lose(&self, id: AttemptId) {
         if let Some(run) = self.lock().get_mut(&id) {
@@ -193,7 +205,7 @@ impl Executor for Simulated {
         let mut runs = self.lock();
         if let std::collections::btree_map::Entry::Vacant(vacant) = runs.entry(spec.id) {
             let max_runtime_ms = spec.max_runtime_ms;
-            vacant.insert(Run { script, started_at, max_runtime_ms, stopped_at: None, lost: false });
+            vacant.insert(Run { script, started_at, max_runtime_ms, stopped_at: None, lost: false, read: 0 });
             self.starts.lock().unwrap_or_else(PoisonError::into_inner).push(spec.clone());
         }
         drop(runs);
@@ -233,7 +245,12 @@ impl Executor for Simulated {
     }
 
     async fn logs(&self, id: AttemptId, from_offset: u64, max_bytes: usize) -> Result<LogChunk, ExecutorError> {
-        let records = self.lock().get(&id).map(|run| run.records(self.clock.now())).unwrap_or_default();
+        let now = self.clock.now();
+        let mut runs = self.lock();
+        let Some(run) = runs.get_mut(&id) else {
+            return Ok(LogChunk { records: Vec::new(), next_offset: from_offset });
+        };
+        let records = run.records(now);
         let mut chunk = LogChunk { records: Vec::new(), next_offset: from_offset };
         for record in records.into_iter().filter(|record| record.offset >= from_offset) {
             chunk.next_offset = record.offset + stored_length(&record);
@@ -242,6 +259,7 @@ impl Executor for Simulated {
                 break;
             }
         }
+        run.read = run.read.max(chunk.next_offset);
         Ok(chunk)
     }
 

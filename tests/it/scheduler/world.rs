@@ -182,6 +182,8 @@ impl World {
             assert!(self.sim.running() <= job.max_parallel as usize, "more training jobs run than MaxParallel allows");
             self.sim.advance(step);
             tokio::time::sleep(Duration::from_millis(2)).await;
+            // Time goes no faster than the scheduler can follow, however busy the machine.
+            self.until("what attempts print is read", async || self.sim.is_all_read()).await;
         }
     }
 }
