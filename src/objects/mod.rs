@@ -305,7 +305,7 @@ impl Objects {
         }))
     }
 
-    /// Lets go of the copies that an attempt used. Twice is once.
+    /// Lets go of the copies that an attempt used; its checkpoints may be many files. Twice is once.
     pub async fn release(&self, attempt: AttemptId) -> Result<(), ObjectsError> {
         let Some(side) = &self.remote else { return Ok(()) };
         let fetched = Arc::clone(&side.fetched);

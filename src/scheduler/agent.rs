@@ -5,6 +5,7 @@
 //! that no row knows is removed. Admission is bounded by `max_running`; what already runs is always followed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub struct Agent {
     reported: HashMap<AttemptId, (Instant, Option<Held>)>,
     /// Attempts found not started here; only a slot or a stop can change that.
     unstarted: HashSet<AttemptId>,
+    /// Whether any of them waits for a slot.
+    slot_awaited: Arc<AtomicBool>,
     removals: JoinSet<Result<AttemptId, AttemptId>>,
     removed: HashSet<AttemptId>,
     orphans_due: Instant,
@@ -57,6 +60,7 @@ impl Agent {
             driving: HashMap::new(),
             reported: HashMap::new(),
             unstarted: HashSet::new(),
+            slot_awaited: Arc::default(),
             removals: JoinSet::new(),
             removed: HashSet::new(),
             orphans_due: Instant::now(),
@@ -97,6 +101,7 @@ impl Agent {
             }
         }
         self.admit(waiting).await;
+        self.slot_awaited.store(!self.unstarted.is_empty(), Ordering::Relaxed);
         self.note_removals().await?;
         self.remove_orphans(&rows).await;
         Ok(())
@@ -191,16 +196,17 @@ impl Agent {
         let row_of_task = row.clone();
         let held = Arc::new(OnceLock::new());
         let held_of_task = Arc::clone(&held);
+        let slot_awaited = Arc::clone(&self.slot_awaited);
         let task = tokio::spawn(async move {
             let report = Drive::new(&inner, row_of_task, job, stop_requested).run().await;
             let held = match report {
                 Some(report) => hand_over(&inner, report).await,
                 None => None,
             };
-            match held {
-                // The rows show its end once the loop has settled it, which wakes the agent then.
-                Some(held) => drop(held_of_task.set(held)),
-                None => inner.agent.wake(),
+            let is_held = held.is_some_and(|held| held_of_task.set(held).is_ok());
+            // The rows show its end once the loop has settled it, which wakes the agent then. Its slot is free now.
+            if !is_held || slot_awaited.load(Ordering::Relaxed) {
+                inner.agent.wake();
             }
         });
         self.unstarted.remove(&row.id);
@@ -218,7 +224,7 @@ impl Agent {
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "an ended attempt was not removed");
                 id
             })?;
-            // Nothing of it reads its channels any more. Its checkpoints may be many files.
+            // Nothing of it reads its channels any more.
             objects.release(id).await.map(|()| id).map_err(|error| {
                 tracing::warn!(attempt = %id, error = crate::telemetry::chain(&error), "what it used was not released");
                 id

@@ -3,7 +3,7 @@
 //! Invariant: it locks the tuning job's row first, refuses a lost lease, reads status, budget and everything live again,
 //! and checks the budget in the transaction that inserts. It starts nothing: what it inserts is the intent that an
 //! executor acts on after the commit. What it decides it writes at its end, many rows in one exchange with the database;
-//! what is left of a log is written for each attempt by itself.
+//! what is left of its points is written for each attempt by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -239,7 +239,7 @@ impl TuningLoop {
             .read_for_scheduling(move |tx| {
                 Box::pin(async move {
                     let Some(job) = tuning_jobs::get(tx, id).await? else { return Ok::<_, StoreError>(None) };
-                    let request = tuning_jobs::request(tx, id).await?.unwrap_or_default();
+                    let Some(request) = tuning_jobs::request(tx, id).await? else { return Ok(None) };
                     let definition = definitions::get(tx, job.id).await?;
                     let history = training_jobs::history(tx, id).await?;
                     let live = training_jobs::live(tx, id).await?;

@@ -1,8 +1,8 @@
 //! The volume behind `/opt/ml`, where a container's root is read-only, seen by itself: how much stands in it.
 //!
 //! Invariant: a meter is a container that is never started, bears its attempt's labels, and has that volume alone, read-only.
-//! Seen through the training container there would be the channels beneath it, too. Reading it is left to the attempt's
-//! supervisor.
+//! Seen through the training container there would be the channels beneath it, too. Reading it, and making it again
+//! where it was removed, is left to the attempt's supervisor.
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptions;
@@ -28,10 +28,13 @@ impl Meter {
         Self { name: format!("{container}-meter"), body: body(executor, spec, image, container) }
     }
 
-    /// Makes it again: it is never started, and whoever prunes a daemon's containers removes it.
-    pub(super) async fn make_again(&self, docker: &bollard::Docker) -> Result<(), Error> {
+    /// Makes it again: it is never started, and whoever prunes a daemon's containers removes it. `image` is the one
+    /// that its training container runs, whatever that is called by now.
+    pub(super) async fn make_again(&self, docker: &bollard::Docker, image: Option<String>) -> Result<(), Error> {
         let options = CreateContainerOptions { name: Some(self.name.clone()), ..CreateContainerOptions::default() };
-        match docker.create_container(Some(options), self.body.clone()).await {
+        let body = self.body.clone();
+        let body = ContainerCreateBody { image: image.or(body.image), ..body };
+        match docker.create_container(Some(options), body).await {
             Err(error) if daemon::status(&error) == Some(409) => Ok(()),
             other => other.map(drop),
         }

@@ -236,7 +236,10 @@ impl DockerExecutor {
         let networks =
             network::attempts(&clients.docker, &self.id).await.map_err(infrastructure("listing networks"))?;
         // A request to make a container that was given up may make its volumes later.
-        let volumes = volumes::attempts(&clients.docker, &self.id).await.map_err(infrastructure("listing volumes"))?;
+        let volumes = volumes::attempts(&clients.docker, &self.prefix).await.unwrap_or_else(|error| {
+            tracing::warn!(error = crate::telemetry::chain(&error), "the daemon's volumes could not be listed");
+            Vec::new()
+        });
         Ok(containers.into_iter().map(|(id, _)| id).chain(networks).chain(volumes).collect())
     }
 

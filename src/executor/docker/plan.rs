@@ -29,7 +29,7 @@ pub(super) struct Plan {
     /// Of the helpers that stream channels, in the order of the hosts; none where nothing is streamed.
     #[serde(default)]
     pub(super) helpers: Vec<String>,
-    /// Of their meters, likewise; none where `/opt/ml` is no volume.
+    /// The meters, likewise; none where `/opt/ml` is no volume.
     #[serde(default)]
     pub(super) meters: Vec<Meter>,
     pub(super) max_runtime_ms: i64,

@@ -5,7 +5,7 @@
 //! last. All that it knows is in the folder and with the daemon, so that a server which finds it gone starts another
 //! one, which goes on: the containers run, their logs are with the daemon, and the deadline counts from the mark of the
 //! start. It starts each container, at most once: the daemon knows whether that has happened. Making them ready and
-//! removing them is left to the server.
+//! removing them is left to the server (but for a meter that somebody removed: `meter`).
 //!
 //! The hosts of an attempt have one end. They are all started, or what was started is killed. The first that fails
 //! decides how the attempt ended, and the others get the stop sequence; one that is lost takes the others with it at

@@ -274,22 +274,29 @@ pub(super) fn pipes_name(container: &str) -> String {
 
 /// Such volumes of an attempt, on one host or several; `name` is what the names of its containers begin with.
 pub(super) async fn of_attempt(docker: &bollard::Docker, name: &str) -> Result<Vec<String>, Error> {
-    let filters = Some(HashMap::from([("name".to_owned(), vec![name.to_owned()])]));
-    let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
-    // The filter takes parts of names.
-    let is_own = |volume: &str| {
-        let rest = volume.strip_prefix(name);
-        let host = rest.and_then(|rest| rest.strip_suffix("-ml").or_else(|| rest.strip_suffix("-pipes")));
-        host.is_some_and(|host| host.is_empty() || host.starts_with("-algo-"))
-    };
-    Ok(found.into_iter().map(|volume| volume.name).filter(|volume| is_own(volume)).collect())
+    let found = named(docker, name).await?;
+    Ok(found.into_iter().filter(|volume| volume.strip_prefix(name).and_then(of_container) == Some("")).collect())
 }
 
-/// The attempts that have such volumes.
-pub(super) async fn attempts(docker: &bollard::Docker, executor: &str) -> Result<Vec<AttemptId>, Error> {
-    let filters = Some(HashMap::from([("label".to_owned(), vec![format!("tunesmith.executor={executor}")])]));
+/// The attempts that have such volumes; `prefix` is what the names of an executor's containers begin with. Their labels
+/// would not tell: Podman makes a container's volumes without.
+pub(super) async fn attempts(docker: &bollard::Docker, prefix: &str) -> Result<Vec<AttemptId>, Error> {
+    let found = named(docker, prefix).await?;
+    let attempt = |volume: &String| of_container(volume.strip_prefix(prefix)?.strip_prefix('-')?)?.parse().ok();
+    Ok(found.iter().filter_map(attempt).collect())
+}
+
+/// What is left of the name of a container's volume without its kind and its host.
+fn of_container(volume: &str) -> Option<&str> {
+    let container = volume.strip_suffix("-ml").or_else(|| volume.strip_suffix("-pipes"))?;
+    Some(container.split_once("-algo-").map_or(container, |(attempt, _)| attempt))
+}
+
+/// The volumes with a text in their names.
+async fn named(docker: &bollard::Docker, text: &str) -> Result<Vec<String>, Error> {
+    let filters = Some(HashMap::from([("name".to_owned(), vec![text.to_owned()])]));
     let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await?.volumes.unwrap_or_default();
-    Ok(found.into_iter().filter_map(|volume| volume.labels.get("tunesmith.attempt")?.parse().ok()).collect())
+    Ok(found.into_iter().map(|volume| volume.name).collect())
 }
 
 /// An upload that did not come to its end.

@@ -69,7 +69,7 @@ impl Attempts {
     ) -> Result<LogChunk, ExecutorError> {
         let (folder, doing) = (self.folder(id), || format!("reading the log of attempt {id}"));
         // Most looks find nothing new, which is told sooner than a thread for file work wakes up.
-        if !folder.has_log_after(from_offset).map_err(failed(doing()))? {
+        if !folder.has_log_after(from_offset).map_err(|error| failed(doing())(error))? {
             return Ok(LogChunk { records: Vec::new(), next_offset: from_offset });
         }
         blocking(doing(), move || folder.read_log(from_offset, max_bytes)).await

@@ -118,7 +118,7 @@ impl Removal<'_> {
         for _ in 0..MAX_PASSES {
             // Most are empty, and need not be opened.
             match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-                Err(nix::Error::ENOTEMPTY) => self.content(parent, name, depth)?,
+                Err(nix::Error::ENOTEMPTY | nix::Error::EEXIST) => self.content(parent, name, depth)?,
                 other => return other,
             }
         }

@@ -207,9 +207,6 @@ impl Executor for ProcessExecutor {
 
 /// Ends an attempt that runs, without grace.
 fn end(id: AttemptId, folder: &Folder) -> io::Result<()> {
-    if folder.exit()?.is_some() {
-        return Ok(());
-    }
     folder.request(KILL)?;
     let until = Instant::now() + END_PATIENCE;
     while folder.is_locked()? && Instant::now() < until {

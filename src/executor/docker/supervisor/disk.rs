@@ -26,9 +26,9 @@ impl Attempt<'_> {
         let (limit, patience) = (self.plan.disk.as_ref().map_or(0, |bound| bound.bytes), self.plan.patience());
         let look = async move {
             let looks = running.iter().map(async |(at, container, meter)| {
-                let mut taken = taken(&docker, container, limit, patience).await?;
+                let (mut taken, image) = taken(&docker, container, limit, patience).await?;
                 if let Some(meter) = meter {
-                    taken += metered(&docker, meter, limit.saturating_sub(taken), patience).await;
+                    taken += metered(&docker, (meter, image), limit.saturating_sub(taken), patience).await;
                 }
                 Some((*at, taken))
             });
@@ -52,8 +52,13 @@ impl Attempt<'_> {
     }
 }
 
-/// What one container takes; none where the daemon does not tell.
-async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: Duration) -> Option<u64> {
+/// What one container takes, and the image that it runs; none where the daemon does not tell.
+async fn taken(
+    docker: &bollard::Docker,
+    container: &str,
+    limit: u64,
+    patience: Duration,
+) -> Option<(u64, Option<String>)> {
     let sized = InspectContainerOptions { size: true };
     let inspected = docker.inspect_container(container, Some(sized)).await.ok()?;
     let mut taken = u64::try_from(inspected.size_rw?).ok()?;
@@ -63,7 +68,7 @@ async fn taken(docker: &bollard::Docker, container: &str, limit: u64, patience: 
         }
         taken += read(docker, (container, path), limit - taken, patience).await;
     }
-    Some(taken)
+    Some((taken, inspected.image))
 }
 
 /// How much stands in a volume, up to a little more than `at_most`. The daemon does not tell how large one is: it is read,
@@ -74,10 +79,15 @@ async fn read(docker: &bollard::Docker, (container, path): (&str, &str), at_most
 }
 
 /// As [`read`], of the volume that a meter shows.
-async fn metered(docker: &bollard::Docker, meter: &Meter, at_most: u64, patience: Duration) -> u64 {
+async fn metered(
+    docker: &bollard::Docker,
+    (meter, image): (&Meter, Option<String>),
+    at_most: u64,
+    patience: Duration,
+) -> u64 {
     let size = || archive::size(Source { docker, container: &meter.name, path: meter::PATH, patience }, at_most);
     match size().await {
-        Err(TransferError::Missing) if meter.make_again(docker).await.is_ok() => size().await.unwrap_or(0),
+        Err(TransferError::Missing) if meter.make_again(docker, image).await.is_ok() => size().await.unwrap_or(0),
         size => size.unwrap_or(0),
     }
 }
