@@ -47,7 +47,7 @@ async fn stops_the_worse_ones(engine: Engine, request: Value, first_verdict: usi
     let world = World::new(engine, converges_to_x).await;
     world.create(&request).await;
     let name = request["HyperParameterTuningJobName"].as_str().unwrap();
-    let tuning = world.finish(name, STEP).await;
+    let tuning = world.finish_followed(name, STEP).await;
     let (jobs, curves) = (world.training_jobs(name).await, world.curves(name).await);
     let stopped: Vec<_> = jobs.iter().filter(|job| job.status == TrainingStatus::Stopped).collect();
     let n = u32::try_from(jobs.len()).unwrap();

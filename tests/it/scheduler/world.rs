@@ -172,6 +172,18 @@ impl World {
 
     /// Lets simulated time pass, in steps, until the tuning job is over; returns it.
     pub async fn finish(&self, name: &str, step: Duration) -> TuningJob {
+        self.finish_after(name, step, async || {}).await
+    }
+
+    /// As `finish`; time goes no faster than logs are read, however busy the machine.
+    pub async fn finish_followed(&self, name: &str, step: Duration) -> TuningJob {
+        self.finish_after(name, step, async || {
+            self.until("what attempts print is read", async || self.sim.is_all_read()).await;
+        })
+        .await
+    }
+
+    async fn finish_after<F: AsyncFn()>(&self, name: &str, step: Duration, each_step: F) -> TuningJob {
         let begun = std::time::Instant::now();
         loop {
             let job = self.tuning_job(name).await;
@@ -182,8 +194,7 @@ impl World {
             assert!(self.sim.running() <= job.max_parallel as usize, "more training jobs run than MaxParallel allows");
             self.sim.advance(step);
             tokio::time::sleep(Duration::from_millis(2)).await;
-            // Time goes no faster than the scheduler can follow, however busy the machine.
-            self.until("what attempts print is read", async || self.sim.is_all_read()).await;
+            each_step().await;
         }
     }
 }
