@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, clone};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -15,6 +16,9 @@ use nix::unistd::{ForkResult, Pid, setsid};
 
 use super::plan::Plan;
 use super::sandbox;
+
+/// The stack of the process that becomes the program, until it is the program.
+const STACK_BYTES: usize = 512 << 10;
 
 /// How the program ended, as reported to the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +81,8 @@ pub(super) fn awaited_signals() -> SigSet {
 /// Forks.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 pub(super) fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: the nursery, the supervisor and the first process have one thread each, so no lock can be held by another
-    // one and the child may do whatever its parent may.
+    // SAFETY: the nursery and the supervisor have one thread each, so no lock can be held by another one and the child may
+    // do whatever its parent may.
     unsafe { nix::unistd::fork() }
 }
 
@@ -119,14 +123,24 @@ fn start(plan: &Plan, pipes: &Pipes) -> Result<Pid, Report> {
     if let Some(sandbox) = &plan.sandbox {
         sandbox::enter(sandbox).map_err(|error| Report::Infrastructure(error.text()))?;
     }
-    match fork().map_err(infrastructure("fork"))? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let report = become_program(plan, pipes);
-            report.send(&pipes.report);
-            exit(127)
-        }
-    }
+    spawn(plan, pipes).map_err(infrastructure("starting a process"))
+}
+
+/// Makes the process that becomes the program. It borrows this one's memory, as a copy would cost more than all that it
+/// does with it; this one stands still until it has become the program or failed.
+#[expect(unsafe_code, reason = "there is no safe clone")]
+fn spawn(plan: &Plan, pipes: &Pipes) -> nix::Result<Pid> {
+    // As large as to come from the kernel untouched: pages that are not needed are never made.
+    let mut stack = vec![0; STACK_BYTES];
+    let child = || {
+        become_program(plan, pipes).send(&pipes.report);
+        exit(127)
+    };
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: this process has one thread, which waits meanwhile, so that nobody sees the memory change. What the child
+    // allocates and does not free stays so, and a lock of the environment, which nobody writes, stays taken for reading.
+    // It has a stack of its own, and shares no descriptors, folders or handlers of signals. It never returns.
+    unsafe { clone(Box::new(child), &mut stack, flags, Some(Signal::SIGCHLD as i32)) }
 }
 
 /// Replaces this process by the training program; returns only what prevented that.

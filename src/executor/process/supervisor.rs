@@ -20,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
+use rustix::buffer::spare_capacity;
 
 use super::disk::Meter;
 use super::init::{self, Pipes, Report};
@@ -142,7 +143,8 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     let disk = plan.disk.as_ref().map(Meter::new);
     let mut attempt =
         Attempt { folder, clock, plan: &plan, control, first, output, streams, log, disk, stopping: None };
-    let mut buffer = vec![0; 64 << 10];
+    // Never filled with zeros: most programs write less than its first page.
+    let mut buffer = Vec::with_capacity(64 << 10);
     let watched = attempt.watch(&mut buffer);
     if watched.is_err() {
         // Nothing may run on behind an exit record.
@@ -214,7 +216,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Reads output and keeps times until the first process has reported and is going.
-    fn watch(&mut self, buffer: &mut [u8]) -> io::Result<Option<Report>> {
+    fn watch(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<Report>> {
         let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
         let mut report = Vec::new();
         loop {
@@ -232,9 +234,9 @@ impl Attempt<'_> {
                 }
             }
             if reported {
-                let length = self.output.report.read(buffer)?;
-                report.extend_from_slice(&buffer[..length]);
-                if length == 0 {
+                read(&self.output.report, buffer)?;
+                report.extend_from_slice(buffer);
+                if buffer.is_empty() {
                     break;
                 }
             }
@@ -259,7 +261,7 @@ impl Attempt<'_> {
     }
 
     /// Waits until nothing of the attempt runs any more, and reads what it left in the pipes.
-    fn end(&mut self, buffer: &mut [u8]) {
+    fn end(&mut self, buffer: &mut Vec<u8>) {
         // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
         let _ = waitpid(self.first, None);
         if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
@@ -294,14 +296,14 @@ impl Attempt<'_> {
     }
 
     /// Reads once from a stream; what is left keeps it ready. The number of bytes, zero where there are none now.
-    fn read_output(&mut self, stream: Stream, buffer: &mut [u8]) -> usize {
+    fn read_output(&mut self, stream: Stream, buffer: &mut Vec<u8>) -> usize {
         let end = if stream == Stream::Stderr { &mut self.output.stderr } else { &mut self.output.stdout };
         let Some(pipe) = end else { return 0 };
-        match pipe.read(buffer) {
-            Ok(0) => *end = None,
-            Ok(length) => {
-                self.log.take(stream, &buffer[..length], self.clock.now());
-                return length;
+        match read(pipe, buffer) {
+            Ok(()) if buffer.is_empty() => *end = None,
+            Ok(()) => {
+                self.log.take(stream, buffer, self.clock.now());
+                return buffer.len();
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => *end = None,
@@ -310,7 +312,7 @@ impl Attempt<'_> {
     }
 
     /// Reads what is left once nothing of the attempt runs any more.
-    fn drain(&mut self, buffer: &mut [u8]) {
+    fn drain(&mut self, buffer: &mut Vec<u8>) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut total = 0;
             while total < MAX_DRAIN {
@@ -323,12 +325,14 @@ impl Attempt<'_> {
         self.log.finish(self.clock.now());
     }
 
-    fn take_requests(&mut self, buffer: &mut [u8]) {
-        let length = self.control.read(buffer).unwrap_or(0);
-        if length > 0 {
+    fn take_requests(&mut self, buffer: &mut Vec<u8>) {
+        if read(&self.control, buffer).is_err() {
+            return;
+        }
+        if !buffer.is_empty() {
             self.stop(ExitCause::Stopped);
         }
-        if buffer[..length].contains(&KILL) {
+        if buffer.contains(&KILL) {
             self.kill();
         }
     }
@@ -401,6 +405,13 @@ impl Attempt<'_> {
             remark: None,
         }
     }
+}
+
+/// Reads once, in place of what the buffer held.
+fn read(file: &File, buffer: &mut Vec<u8>) -> io::Result<()> {
+    buffer.clear();
+    rustix::io::read(file, spare_capacity(buffer))?;
+    Ok(())
 }
 
 fn milliseconds(ms: i64) -> Duration {
