@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid, fchownat, mkfifo};
 use super::disk::DiskLimit;
 use super::nursery::Nursery;
 use super::plan::{Bind, Plan, RunAs, Sandbox};
+use super::processes::ProcessLimit;
 use super::strays;
 use crate::domain::pipe::Share;
 use crate::executor::contract::{self, Code, Machine};
@@ -36,11 +37,11 @@ pub(super) struct Common {
     pub(super) search_path: String,
     pub(super) masked: Vec<PathBuf>,
     pub(super) run_as: Option<RunAs>,
-    /// None: plain processes. Whether a user namespace is needed.
-    pub(super) sandbox: Option<bool>,
+    /// Whether they have a private view of the file system.
+    pub(super) sandbox: bool,
     pub(super) max_log_bytes: u64,
     pub(super) max_disk_bytes: Option<u64>,
-    pub(super) max_processes: Option<u64>,
+    pub(super) process_limit: ProcessLimit,
     pub(super) segment_bytes: u64,
     pub(super) machine: Machine,
 }
@@ -71,7 +72,7 @@ impl Launch {
             Some(checkpoints) => Some((checkpoints.within_root()?, checkpoints.source.clone())),
         };
         let own_root = folder.ml().to_string_lossy().into_owned();
-        let root = if common.sandbox.is_some() { contract::ROOT } else { &own_root };
+        let root = if common.sandbox { contract::ROOT } else { &own_root };
         let mut environment = std::collections::BTreeMap::from(
             [("PATH", common.search_path.as_str()), ("HOME", root), ("LANG", "C.UTF-8"), ("PYTHONUNBUFFERED", "1")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -84,11 +85,10 @@ impl Launch {
         command.push("train".into());
         let folders = spec.channels.iter().filter(|channel| channel.pipe.is_none());
         let channels: Vec<_> = folders.map(|c| (c.name.clone(), c.source.clone())).collect();
-        let sandbox = common.sandbox.map(|user_namespace| Sandbox {
-            user_namespace,
-            binds: binds(folder, &channels, checkpoints.as_ref()),
-            masked: common.masked.clone(),
-        });
+        let sandbox = common
+            .sandbox
+            .then(|| Sandbox { binds: binds(folder, &channels, checkpoints.as_ref()), masked: common.masked.clone() });
+        let streams: Vec<Stream> = spec.channels.iter().filter_map(stream).collect();
         let plan = Plan {
             attempt: spec.id,
             command,
@@ -101,8 +101,8 @@ impl Launch {
             max_log_bytes: common.max_log_bytes,
             segment_bytes: common.segment_bytes,
             disk: disk_limit(common, spec, folder),
-            max_processes: common.max_processes,
-            streams: spec.channels.iter().filter_map(stream).collect(),
+            max_processes: common.process_limit.counted(streams.len() as u64),
+            streams,
         };
         Ok(Self { plan, config: contract::config_files(spec, &common.machine), channels, checkpoints })
     }

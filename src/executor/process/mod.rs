@@ -4,11 +4,12 @@
 //! moment. Nothing here decides what should run.
 
 mod disk;
-mod init;
+mod fork;
 mod launch;
 mod nursery;
 mod plan;
 mod processes;
+mod program;
 mod sandbox;
 mod settings;
 mod strays;
@@ -49,7 +50,6 @@ pub struct ProcessExecutor {
     commands: HashMap<String, Vec<String>>,
     common: Arc<Common>,
     isolation: Isolation,
-    process_limit: ProcessLimit,
 }
 
 impl ProcessExecutor {
@@ -94,15 +94,15 @@ impl ProcessExecutor {
         });
         let masked = std::iter::once(settings.data_dir).chain(settings.masked).collect();
         let common = Common {
-            nursery: Nursery::new(settings.binary),
+            nursery: Nursery::new(settings.binary, sandbox),
             working_dir: settings.working_dir,
             search_path: settings.search_path,
             masked,
             run_as: settings.run_as,
-            sandbox,
+            sandbox: sandbox.is_some(),
             max_log_bytes: settings.max_log_bytes,
             max_disk_bytes: settings.max_disk_bytes,
-            max_processes: process_limit.counted(),
+            process_limit,
             segment_bytes: settings.segment_bytes,
             machine: machine(),
         };
@@ -113,7 +113,6 @@ impl ProcessExecutor {
             commands,
             common: Arc::new(common),
             isolation,
-            process_limit,
         })
     }
 
@@ -126,7 +125,7 @@ impl ProcessExecutor {
     /// How many processes attempts may have; what to say at start where none is.
     #[must_use]
     pub fn process_limit(&self) -> &ProcessLimit {
-        &self.process_limit
+        &self.common.process_limit
     }
 
     fn folder(&self, id: AttemptId) -> Folder {

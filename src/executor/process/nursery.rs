@@ -28,10 +28,12 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
 
-use super::{init, supervisor};
+use super::sandbox::Namespaces;
+use super::{fork, supervisor};
 
-/// The argument that makes this binary a nursery.
-pub(super) const ARGUMENT: &str = "--nursery";
+/// The arguments that make this binary a nursery, and what its supervisors are born into (see [`Namespaces::new`]).
+const ARGUMENTS: [(&str, Option<bool>); 3] =
+    [("--nursery=plain", None), ("--nursery=root", Some(false)), ("--nursery=user", Some(true))];
 
 /// No path is longer.
 const MAX_PATH: usize = 4096;
@@ -46,6 +48,7 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(1));
 #[derive(Debug)]
 pub(super) struct Nursery {
     binary: PathBuf,
+    argument: &'static str,
     running: Mutex<Option<Running>>,
 }
 
@@ -57,9 +60,15 @@ struct Running {
 }
 
 impl Nursery {
-    /// A nursery of `binary`, not started yet.
-    pub(super) fn new(binary: PathBuf) -> Self {
-        Self { binary, running: Mutex::new(None) }
+    /// A nursery of `binary`, not started yet, for supervisors with namespaces as [`Namespaces::new`] takes them.
+    pub(super) fn new(binary: PathBuf, user_namespace: Option<bool>) -> Self {
+        let [plain, root, user] = ARGUMENTS.map(|(argument, _)| argument);
+        let argument = match user_namespace {
+            None => plain,
+            Some(false) => root,
+            Some(true) => user,
+        };
+        Self { binary, argument, running: Mutex::new(None) }
     }
 
     /// Starts the supervisor of a folder, which takes its `lock` over.
@@ -76,7 +85,8 @@ impl Nursery {
             }
             // It is gone, and its copies of the lock with it, before another is asked.
         }
-        let another = Running::start(&self.binary).and_then(|nursery| Ok((nursery.ask(folder, lock)?, nursery)));
+        let another =
+            Running::start(&self.binary, self.argument).and_then(|nursery| Ok((nursery.ask(folder, lock)?, nursery)));
         match another {
             Ok((Asked::Answered(answer), nursery)) => {
                 *running = Some(nursery);
@@ -103,14 +113,14 @@ fn forked(answer: i32) -> io::Result<()> {
 }
 
 impl Running {
-    fn start(binary: &Path) -> io::Result<Self> {
+    fn start(binary: &Path, argument: &str) -> io::Result<Self> {
         let (ours, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         for direction in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&ours, direction, Some(PATIENCE))?;
         }
         let mut command = Command::new(binary);
         // Room for a supervisor's own command line, which takes this one's place.
-        command.args(["supervise", ARGUMENT, &" ".repeat(MAX_PATH)]).env_clear();
+        command.args(["supervise", argument, &" ".repeat(MAX_PATH)]).env_clear();
         command.stdin(Stdio::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
         // A Ctrl-C meant for the server is not the attempts'.
         let process = command.process_group(0).spawn()?;
@@ -143,8 +153,14 @@ impl Drop for Running {
     }
 }
 
+/// What supervisors are born into by a nursery that was started with an argument; none where that makes no nursery.
+pub(super) fn named(argument: &std::ffi::OsStr) -> Option<Namespaces> {
+    let (_, user_namespace) = ARGUMENTS.into_iter().find(|(name, _)| argument == *name)?;
+    Some(Namespaces::new(user_namespace))
+}
+
 /// Runs as the nursery; standard input is its socket.
-pub(super) fn run() -> ExitCode {
+pub(super) fn run(namespaces: Namespaces) -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::from(2) };
     let line = CommandLine::own();
     let mut children = 0_usize;
@@ -162,16 +178,16 @@ pub(super) fn run() -> ExitCode {
             // No socket: by hand, or by mistake.
             Err(_) => return ExitCode::from(2),
         };
-        let answer = match init::fork() {
+        let answer = match namespaces.fork() {
             Ok(ForkResult::Child) => {
                 // With a supervisor holding it, the nursery's end would not be seen to close.
                 drop(socket);
                 let detached = File::open("/dev/null").and_then(|null| Ok(dup2_stdin(null)?));
                 line.show(&folder);
                 if detached.is_ok() {
-                    supervisor::run(&folder, lock);
+                    supervisor::run(&folder, lock, namespaces);
                 }
-                init::exit(0)
+                fork::exit(0)
             }
             Ok(ForkResult::Parent { .. }) => {
                 children += 1;

@@ -45,8 +45,6 @@ pub struct RunAs {
 /// The private view of the file system, where the kernel allows one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sandbox {
-    /// By a user namespace: the server is no root.
-    pub(super) user_namespace: bool,
     /// Folders and files shown within `/opt/ml`, in this order.
     pub(super) binds: Vec<Bind>,
     /// Folders and files that the program must not see.

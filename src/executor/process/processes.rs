@@ -6,8 +6,10 @@
 
 use super::plan::RunAs;
 
-/// Processes of ours within an attempt's user namespace: its supervisor and the first process.
-const OURS: u64 = 2;
+/// Processes and threads of ours within an attempt's user namespace: its supervisor, and what streams so many channels.
+fn ours(streams: u64) -> u64 {
+    1 + if streams > 0 { 1 + streams } else { 0 }
+}
 
 /// What the kernel holds attempts to; to be said at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +56,10 @@ impl ProcessLimit {
         Self::Unlimited { why: Some(why) }
     }
 
-    /// The number for the kernel.
-    pub(super) fn counted(&self) -> Option<u64> {
+    /// The number for the kernel, for an attempt of which so many channels are streamed.
+    pub(super) fn counted(&self, streams: u64) -> Option<u64> {
         match self {
-            Self::Each(limit) => Some(limit.saturating_add(OURS)),
+            Self::Each(limit) => Some(limit.saturating_add(ours(streams))),
             Self::Together(limit) => Some(*limit),
             Self::Unlimited { .. } => None,
         }
@@ -98,6 +100,8 @@ mod tests {
         assert!(unlimited(Circumstances { run_as: Some(RunAs { uid: 0, gid: 0 }), ..root }));
         let unwanted = Circumstances { wanted: None, ..user };
         assert_eq!(ProcessLimit::of(unwanted), ProcessLimit::Unlimited { why: None });
-        assert_eq!(ProcessLimit::Each(10).counted(), Some(12));
+        assert_eq!(ProcessLimit::Each(10).counted(0), Some(11));
+        assert_eq!(ProcessLimit::Each(10).counted(2), Some(14));
+        assert_eq!(ProcessLimit::Together(10).counted(2), Some(10));
     }
 }

@@ -13,9 +13,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::fork;
 use super::plan::{Bind, RunAs, Sandbox};
 use crate::executor::contract;
 use crate::executor::paths::open_without_links;
@@ -43,23 +44,45 @@ fn step<E: Into<io::Error>>(doing: impl FnOnce() -> String) -> impl FnOnce(E) ->
     move |source| SandboxError { doing: doing(), source: source.into() }
 }
 
-/// Enters what the first process inside must be born into. For the supervisor, before it forks.
-pub(super) fn prepare(user_namespace: bool) -> Result<(), SandboxError> {
-    if !user_namespace {
-        return unshare(CloneFlags::CLONE_NEWPID).map_err(step(|| "making a process namespace".into()));
-    }
-    let (uid, gid) = (Uid::effective(), Gid::effective());
-    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
-    unshare(flags).map_err(step(|| "making a user and process namespace".into()))?;
-    let map = |file: &str, text: String| {
-        std::fs::write(format!("/proc/self/{file}"), text).map_err(step(|| format!("writing {file}")))
-    };
-    map("setgroups", "deny".into())?;
-    map("uid_map", format!("{uid} {uid} 1"))?;
-    map("gid_map", format!("{gid} {gid} 1"))
+/// The namespaces that a supervisor is born into: it is their first process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Namespaces {
+    flags: CloneFlags,
+    /// Who this is outside of the user namespace, where there is one.
+    user: Option<(Uid, Gid)>,
 }
 
-/// Builds the private view of the file system. For the first process inside.
+impl Namespaces {
+    /// None: plain processes. Else whether it takes a user namespace. For the process that is going to fork.
+    pub(super) fn new(user_namespace: Option<bool>) -> Self {
+        match user_namespace {
+            None => Self { flags: CloneFlags::empty(), user: None },
+            Some(false) => Self { flags: CloneFlags::CLONE_NEWPID, user: None },
+            Some(true) => Self {
+                flags: CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER,
+                user: Some((Uid::effective(), Gid::effective())),
+            },
+        }
+    }
+
+    /// A copy of this process in them.
+    pub(super) fn fork(&self) -> nix::Result<ForkResult> {
+        fork::fork_into(self.flags)
+    }
+
+    /// Makes the copy who its original is. For the copy, first of all.
+    pub(super) fn settle(&self) -> Result<(), SandboxError> {
+        let Some((uid, gid)) = self.user else { return Ok(()) };
+        let map = |file: &str, text: String| {
+            std::fs::write(format!("/proc/self/{file}"), text).map_err(step(|| format!("writing {file}")))
+        };
+        map("setgroups", "deny".into())?;
+        map("uid_map", format!("{uid} {uid} 1"))?;
+        map("gid_map", format!("{gid} {gid} 1"))
+    }
+}
+
+/// Builds the private view of the file system. For the process that becomes the program.
 pub(super) fn enter(sandbox: &Sandbox) -> Result<(), SandboxError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(step(|| "making a mount namespace".into()))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

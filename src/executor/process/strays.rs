@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::kill;
 use nix::sys::wait::waitpid;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -55,6 +56,13 @@ pub(super) fn end_attempt(attempt: AttemptId, folder: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt do not end"));
         }
     }
+}
+
+/// Kills and takes in all that runs beside this process, the first one of its process namespace.
+pub(super) fn end_namespace() {
+    let everybody = nix::unistd::Pid::from_raw(-1);
+    let _ = kill(everybody, nix::sys::signal::Signal::SIGKILL);
+    while matches!(waitpid(None, None), Ok(_) | Err(nix::Error::EINTR)) {}
 }
 
 /// Kills and takes in every child of this process until there is none: for a subreaper, all descendants.

@@ -1,4 +1,4 @@
-//! The process that streams an attempt's channels, beside the program and outside its view of the machine.
+//! The process that streams an attempt's channels, beside the program and outside its view of the file system.
 //!
 //! Invariant: it dies with its supervisor, who ends it with the attempt. It tells, over one pipe, what cannot be
 //! streamed; the first counts; what follows from that is the supervisor's.
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2};
 
-use super::init;
+use super::fork;
 use crate::domain::outcome::ExitCause;
 use crate::executor::folder::Folder;
 use crate::executor::paths::open_without_links;
@@ -23,13 +23,14 @@ use crate::executor::pipe::{self, Stream, Writers, told};
 /// The process, as its supervisor holds it.
 #[derive(Debug)]
 pub(super) struct Streams {
-    process: Pid,
+    /// None once it has ended and was taken in.
+    process: Option<Pid>,
     /// Where it tells what has failed; none once that was read.
     report: Option<File>,
 }
 
 impl Streams {
-    /// Starts to stream; none where there is nothing to. For a supervisor of one thread, before it enters any namespace.
+    /// Starts to stream; none where there is nothing to. For a supervisor, before it starts the program.
     pub(super) fn start(folder: &Folder, streams: &[Stream]) -> io::Result<Option<Self>> {
         if streams.is_empty() {
             return Ok(None);
@@ -39,13 +40,13 @@ impl Streams {
         streams.iter().try_for_each(|stream| stream.prepare(pipes.as_fd()))?;
         let (report, told) = pipe2(OFlag::O_CLOEXEC)?;
         let supervisor = getpid();
-        match init::fork()? {
-            ForkResult::Parent { child } => Ok(Some(Self { process: child, report: Some(report.into()) })),
+        match fork::fork()? {
+            ForkResult::Parent { child } => Ok(Some(Self { process: Some(child), report: Some(report.into()) })),
             ForkResult::Child => {
                 drop(report);
                 // A supervisor that died before that sends no signal.
                 if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != supervisor {
-                    std::process::exit(1)
+                    fork::exit(1)
                 }
                 let told = File::from(told);
                 // A supervisor that has gone takes this process with it.
@@ -54,6 +55,11 @@ impl Streams {
                 })
             }
         }
+    }
+
+    /// Hears of a child that was taken in, whose id may be another's from now on.
+    pub(super) fn taken_in(&mut self, child: Pid) {
+        self.process = self.process.filter(|process| *process != child);
     }
 
     /// What can be read once something has failed.
@@ -90,7 +96,9 @@ fn is_ready(file: &File) -> bool {
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        let _ = kill(self.process, Signal::SIGKILL);
-        let _ = waitpid(self.process, None);
+        if let Some(process) = self.process {
+            let _ = kill(process, Signal::SIGKILL);
+            let _ = waitpid(process, None);
+        }
     }
 }

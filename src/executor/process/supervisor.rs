@@ -2,7 +2,9 @@
 //!
 //! Invariant: it is given the folder's lock and holds it until nothing of the attempt runs any more; the exit record is
 //! written last. It needs no server: logs, deadline and stop sequence are its own, kept by one thread and the monotonic
-//! clock. It starts with the bare process, before any argument parser or runtime.
+//! clock. Where the kernel allows it is the first process of the attempt's namespace, so that nothing of the attempt
+//! outlives it; elsewhere it takes in what lost its parent. It starts with the bare process, before any argument parser or
+//! runtime.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,17 +18,18 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 use rustix::buffer::spare_capacity;
 
 use super::disk::Meter;
-use super::init::{self, Pipes, Report};
-use super::plan::Plan;
+use super::plan::{Plan, Sandbox};
+use super::sandbox::{self, Namespaces};
 use super::streams::{self, Streams};
-use super::{nursery, sandbox, strays};
+use super::{fork, nursery, program, strays};
 use crate::clock::Clock;
 use crate::domain::outcome::{Exit, ExitCause};
 use crate::domain::time::Timestamp;
@@ -50,17 +53,19 @@ pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     match (arguments.next(), arguments.next()) {
         (Some(mode), None) if mode == "--probe=root" => Some(probe(false)),
         (Some(mode), None) if mode == "--probe=user" => Some(probe(true)),
-        (Some(mode), _) if mode == nursery::ARGUMENT => Some(nursery::run()),
-        _ => {
-            eprintln!("tunesmith supervise is started by the server, for one attempt");
-            Some(ExitCode::from(2))
-        }
+        (Some(mode), _) => Some(nursery::named(&mode).map_or_else(by_hand, nursery::run)),
+        _ => Some(by_hand()),
     }
 }
 
-/// Supervises the attempt of a folder until it is over. The lock is held until this process and the attempt's first one
-/// are gone.
-pub(super) fn run(folder: &Path, lock: File) {
+fn by_hand() -> ExitCode {
+    eprintln!("tunesmith supervise is started by the server, for one attempt");
+    ExitCode::from(2)
+}
+
+/// Supervises the attempt of a folder until it is over, in a process that was born into `namespaces`. The lock is held
+/// until that is gone.
+pub(super) fn run(folder: &Path, lock: File, namespaces: Namespaces) {
     let folder = Folder::new(folder.to_owned());
     if !folder.is_lock(&lock).unwrap_or(false) {
         return;
@@ -72,13 +77,10 @@ pub(super) fn run(folder: &Path, lock: File) {
     if !folder.claim_start(started_at).unwrap_or(false) {
         return;
     }
-    let exit = supervise(&folder, &clock, started_at).unwrap_or_else(|error| Exit {
-        started_at: None,
-        ended_at: clock.now(),
-        cause: ExitCause::Infrastructure { message: format!("the supervisor could not start the program: {error}") },
-        failure: None,
-        stderr_tail: String::new(),
-        remark: None,
+    let supervised = namespaces.settle().map_err(|error| io::Error::other(error.text()));
+    let exit = supervised.and_then(|()| supervise(&folder, &clock, started_at)).unwrap_or_else(|error| {
+        let message = format!("the supervisor could not start the program: {error}");
+        never_started(ExitCause::Infrastructure { message }, &clock)
     });
     // Without a record it is lost, as its lock tells.
     let _ = folder.write_exit(&exit);
@@ -86,30 +88,31 @@ pub(super) fn run(folder: &Path, lock: File) {
 
 /// Tries what [`sandbox`] needs of the kernel.
 fn probe(user_namespace: bool) -> ExitCode {
-    let tried = || -> Result<(), String> {
-        sandbox::prepare(user_namespace).map_err(|error| error.text())?;
-        match init::fork().map_err(|error| format!("fork failed: {error}"))? {
-            ForkResult::Parent { child } => match waitpid(child, None) {
-                Ok(nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
-                _ => Err(String::new()),
-            },
-            ForkResult::Child => {
-                let view = super::plan::Sandbox { user_namespace, binds: Vec::new(), masked: Vec::new() };
-                let entered = sandbox::enter(&view);
-                if let Err(error) = &entered {
-                    eprintln!("{}", error.text());
-                }
-                std::process::exit(i32::from(entered.is_err()))
+    let namespaces = Namespaces::new(Some(user_namespace));
+    let view = Sandbox { binds: Vec::new(), masked: Vec::new() };
+    match namespaces.fork() {
+        Ok(ForkResult::Parent { child }) => match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        },
+        Ok(ForkResult::Child) => {
+            let entered = namespaces.settle().and_then(|()| sandbox::enter(&view));
+            if let Err(error) = &entered {
+                eprintln!("{}", error.text());
             }
+            fork::exit(i32::from(entered.is_err()))
         }
-    };
-    match tried() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
+        Err(error) => {
+            eprintln!("making namespaces failed: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The record of an attempt whose program never ran.
+fn never_started(cause: ExitCause, clock: &Clock) -> Exit {
+    let stderr_tail = String::new();
+    Exit { started_at: None, ended_at: clock.now(), cause, failure: None, stderr_tail, remark: None }
 }
 
 fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Result<Exit> {
@@ -117,7 +120,9 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     umask(Mode::from_bits_truncate(0o022));
     keep_descriptors_from_programs();
     prctl::set_child_subreaper(true)?;
-    init::awaited_signals().thread_block()?;
+    // The program's process shares this memory for a moment, with fewer rights: nobody who has no more may write to it.
+    prctl::set_dumpable(false)?;
+    program::kept_signals().thread_block()?;
     let plan: Plan = serde_json::from_slice(&std::fs::read(folder.plan())?)?;
     // Open for writing too, so that it never reads as ended between two writers.
     let control =
@@ -125,31 +130,36 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     let log = LogWriter::new(folder.clone(), plan.segment_bytes, plan.max_log_bytes);
     // After the pipe is open: a request is seen here or there.
     if folder.stop_marker().exists() {
-        let cause = ExitCause::Stopped;
-        return Ok(Exit {
-            started_at: None,
-            ended_at: clock.now(),
-            cause,
-            failure: None,
-            stderr_tail: String::new(),
-            remark: None,
-        });
+        return Ok(never_started(ExitCause::Stopped, clock));
     }
     let streams = Streams::start(folder, &plan.streams)?;
-    if let Some(sandbox) = &plan.sandbox {
-        sandbox::prepare(sandbox.user_namespace).map_err(|error| io::Error::other(error.text()))?;
-    }
-    let (first, output) = start(&plan)?;
-    let disk = plan.disk.as_ref().map(Meter::new);
-    let mut attempt =
-        Attempt { folder, clock, plan: &plan, control, first, output, streams, log, disk, stopping: None };
+    let children =
+        SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let (stdout, stdout_in) = output()?;
+    let (stderr, stderr_in) = output()?;
+    let program = match program::start(&plan, &stdout_in, &stderr_in) {
+        Ok(program) => program,
+        Err(cause) => return Ok(never_started(cause, clock)),
+    };
+    // The program alone holds the other ends from here on.
+    drop((stdout_in, stderr_in));
+    let mut attempt = Attempt {
+        folder,
+        clock,
+        plan: &plan,
+        control,
+        program,
+        children,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        streams,
+        log,
+        disk: plan.disk.as_ref().map(Meter::new),
+        stopping: None,
+    };
     // Never filled with zeros: most programs write less than its first page.
     let mut buffer = Vec::with_capacity(64 << 10);
     let watched = attempt.watch(&mut buffer);
-    if watched.is_err() {
-        // Nothing may run on behind an exit record.
-        attempt.kill();
-    }
     attempt.end(&mut buffer);
     Ok(attempt.exit(started_at, watched?))
 }
@@ -162,34 +172,11 @@ fn keep_descriptors_from_programs() {
     unsafe { nix::libc::close_range(3, u32::MAX, nix::libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
 }
 
-/// The reading ends of the pipes.
-#[derive(Debug)]
-struct Output {
-    report: File,
-    stdout: Option<File>,
-    stderr: Option<File>,
-    _life: OwnedFd,
-}
-
-fn start(plan: &Plan) -> io::Result<(Pid, Output)> {
-    let pipe = || pipe2(OFlag::O_CLOEXEC);
-    let ((report, report_in), (stdout, stdout_in), (stderr, stderr_in)) = (pipe()?, pipe()?, pipe()?);
-    let (life_out, life) = pipe()?;
-    for output in [&stdout, &stderr] {
-        nix::fcntl::fcntl(output, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    }
-    match init::fork()? {
-        ForkResult::Parent { child } => {
-            let (stdout, stderr) = (Some(stdout.into()), Some(stderr.into()));
-            Ok((child, Output { report: report.into(), stdout, stderr, _life: life }))
-        }
-        ForkResult::Child => {
-            // The lock, inherited, stays: it is free only once this process is gone too.
-            drop((report, stdout, stderr, life));
-            init::run(plan, Pipes { report: report_in, stdout: stdout_in, stderr: stderr_in, life: life_out });
-            init::exit(0)
-        }
-    }
+/// A pipe for a stream of output: its reading end, which never waits, and the program's.
+fn output() -> io::Result<(File, OwnedFd)> {
+    let (out, into) = pipe2(OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((out.into(), into))
 }
 
 /// The stop sequence, once begun.
@@ -204,8 +191,11 @@ struct Attempt<'a> {
     clock: &'a Clock,
     plan: &'a Plan,
     control: File,
-    first: Pid,
-    output: Output,
+    program: Pid,
+    /// Ready when a child has ended.
+    children: SignalFd,
+    stdout: Option<File>,
+    stderr: Option<File>,
     /// None where nothing is streamed.
     streams: Option<Streams>,
     log: LogWriter,
@@ -215,30 +205,24 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Reads output and keeps times until the first process has reported and is going.
-    fn watch(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<Report>> {
+    /// Reads output and keeps times until the program has ended, and how it did.
+    fn watch(&mut self, buffer: &mut Vec<u8>) -> io::Result<ExitCause> {
         let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
-        let mut report = Vec::new();
         loop {
             let next = match &self.stopping {
                 None => deadline,
                 Some(stopping) => stopping.kill_at,
             };
             let look = self.disk.as_ref().map(Meter::due);
-            let [reported, requested, stdout, stderr, unstreamed] =
-                self.poll([next, look].into_iter().flatten().min())?;
+            let [ended, requested, stdout, stderr, unstreamed] = self.poll([next, look].into_iter().flatten().min())?;
             // Output first: what the program wrote before its end comes before what ends it.
             for (ready, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
                 if ready {
                     self.read_output(stream, buffer);
                 }
             }
-            if reported {
-                read(&self.output.report, buffer)?;
-                report.extend_from_slice(buffer);
-                if buffer.is_empty() {
-                    break;
-                }
+            if ended && let Some(cause) = self.take_children_in()? {
+                return Ok(cause);
             }
             if requested {
                 self.take_requests(buffer);
@@ -257,30 +241,54 @@ impl Attempt<'_> {
                 }
             }
         }
-        Ok(Report::parse(&report))
     }
 
-    /// Waits until nothing of the attempt runs any more, and reads what it left in the pipes.
+    /// Takes in every child that has ended, orphans of the program among them; how the program ended, once it has.
+    fn take_children_in(&mut self) -> nix::Result<Option<ExitCause>> {
+        while self.children.read_signal()?.is_some() {}
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return Ok(None),
+                Err(nix::Error::EINTR) => continue,
+                other => other?,
+            };
+            match status {
+                WaitStatus::Exited(id, code) if id == self.program => return Ok(Some(ExitCause::Exited { code })),
+                WaitStatus::Signaled(id, signal, _) if id == self.program => {
+                    return Ok(Some(ExitCause::Signaled { signal: signal as i32 }));
+                }
+                _ => {}
+            }
+            if let (Some(child), Some(streams)) = (status.pid(), &mut self.streams) {
+                streams.taken_in(child);
+            }
+        }
+    }
+
+    /// Ends what still runs of the attempt, and reads what is left in the pipes.
     fn end(&mut self, buffer: &mut Vec<u8>) {
-        // In a process namespace the first process is gone only after everything else; without one the rest is ended here.
-        let _ = waitpid(self.first, None);
         if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
             self.stopping = Some(Stopping { cause: streams::died(), kill_at: None });
         }
-        self.streams = None;
-        if self.plan.sandbox.is_none() {
+        if self.plan.sandbox.is_some() {
+            strays::end_namespace();
+            self.streams = None;
+        } else {
+            self.streams = None;
             strays::end_children();
         }
         self.drain(buffer);
     }
 
-    /// Waits for any of: a report, a request, stdout, stderr, news of the streams.
+    /// Waits for any of: the end of a child, a request, stdout, stderr, news of the streams.
     fn poll(&self, until: Option<Instant>) -> io::Result<[bool; 5]> {
-        let Output { report, stdout, stderr, .. } = &self.output;
         let streams = self.streams.as_ref().and_then(Streams::report);
-        let files = [Some(report), Some(&self.control), stdout.as_ref(), stderr.as_ref(), streams];
+        let [control, stdout, stderr, streams] =
+            [Some(&self.control), self.stdout.as_ref(), self.stderr.as_ref(), streams]
+                .map(|file| file.map(File::as_fd));
+        let files = [Some(self.children.as_fd()), control, stdout, stderr, streams];
         let open = files.iter().flatten();
-        let mut waiting: Vec<PollFd<'_>> = open.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+        let mut waiting: Vec<PollFd<'_>> = open.map(|file| PollFd::new(*file, PollFlags::POLLIN)).collect();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             // Rounded up, so that a wake-up is never early and the loop never spins.
             let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
@@ -297,7 +305,7 @@ impl Attempt<'_> {
 
     /// Reads once from a stream; what is left keeps it ready. The number of bytes, zero where there are none now.
     fn read_output(&mut self, stream: Stream, buffer: &mut Vec<u8>) -> usize {
-        let end = if stream == Stream::Stderr { &mut self.output.stderr } else { &mut self.output.stdout };
+        let end = if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout };
         let Some(pipe) = end else { return 0 };
         match read(pipe, buffer) {
             Ok(()) if buffer.is_empty() => *end = None,
@@ -344,7 +352,7 @@ impl Attempt<'_> {
             let why = if cause == ExitCause::Deadline { "the maximum runtime is over" } else { "a stop was requested" };
             self.log.remark(&format!("{why}: SIGTERM sent"), self.clock.now());
             self.stopping = Some(Stopping { cause, kill_at });
-            let _ = kill(self.first, Signal::SIGTERM);
+            let _ = killpg(self.program, Signal::SIGTERM);
         }
     }
 
@@ -376,28 +384,14 @@ impl Attempt<'_> {
         if let Some(stopping) = &mut self.stopping {
             stopping.kill_at = None;
         }
-        let _ = kill(self.first, Signal::SIGKILL);
+        let _ = kill(self.program, Signal::SIGKILL);
     }
 
-    fn exit(&self, started_at: Timestamp, report: Option<Report>) -> Exit {
-        let mut started_at = Some(started_at);
-        let cause = match (report, &self.stopping) {
-            (Some(Report::StartFailed(message)), _) => {
-                started_at = None;
-                ExitCause::StartFailed { message }
-            }
-            (Some(Report::Infrastructure(message)), None) => {
-                started_at = None;
-                ExitCause::Infrastructure { message }
-            }
-            (_, Some(stopping)) => stopping.cause.clone(),
-            (Some(Report::Exited(code)), None) => ExitCause::Exited { code },
-            (Some(Report::Signaled(signal)), None) => ExitCause::Signaled { signal },
-            (None, None) => ExitCause::Infrastructure { message: "the program was ended from outside".into() },
-        };
+    fn exit(&self, started_at: Timestamp, ended: ExitCause) -> Exit {
+        let cause = self.stopping.as_ref().map_or(ended, |stopping| stopping.cause.clone());
         let failure = read_failure(self.folder);
         Exit {
-            started_at,
+            started_at: Some(started_at),
             ended_at: self.clock.now(),
             cause,
             failure,

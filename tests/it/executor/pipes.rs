@@ -351,7 +351,7 @@ async fn what_streams_ends_with_its_attempt() {
     h.executor.launch(&spec).await.unwrap();
     line(&h.executor, spec.id, "ready").await;
     let folder_of = folder(&h, &spec);
-    assert_eq!(processes(&folder_of).len(), 3, "the supervisor, the first process inside, and what streams");
+    assert_eq!(processes(&folder_of).len(), 2, "the supervisor and what streams");
     h.executor.remove(spec.id).await.unwrap();
     gone(&folder_of).await;
     // With its supervisor.

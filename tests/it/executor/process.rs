@@ -216,8 +216,8 @@ async fn lose_the_supervisor(h: &impl ExecutorHarness) {
     h.executor().launch(&spec).await.unwrap();
     line(h.executor(), spec.id, "ready").await;
     let supervisors = processes_with("cmdline", &format!("supervise\0{}", attempt_folder(h, spec.id).display()));
-    // The supervisor came before its fork.
-    kill(*supervisors.iter().min().unwrap());
+    let [supervisor] = supervisors[..] else { unreachable!("one supervisor, not {supervisors:?}") };
+    kill(supervisor);
     assert_eq!(no_longer_running(h.executor(), spec.id).await, Observed::Lost);
     assert_eq!(processes_with("environ", &format!("TUNESMITH_ATTEMPT={}", spec.id)), Vec::<u32>::new());
     let length = std::fs::metadata(&mark).unwrap().len();
