@@ -1,4 +1,5 @@
-//! The HTTP edge: AWS JSON 1.1 over `POST /`, health, the API document, training-job logs.
+//! The HTTP edge: AWS JSON 1.1 over `POST /`, health, the API document, and of training jobs the log and the
+//! interruption.
 //!
 //! Invariant: only this module knows axum and the wire; every byte from outside is bounded and checked here before a
 //! use case sees it, and every response carries the request's id, save what hyper itself answers to a head that it
@@ -11,7 +12,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -82,19 +83,32 @@ pub(crate) struct Edge {
     pub(crate) tokens: Arc<Tokens>,
 }
 
+/// Each path that is served, with what answers there.
+fn routes() -> [(&'static str, MethodRouter<Edge>); 6] {
+    [
+        ("/", post(aws::service::handle)),
+        ("/healthz", get(health::live)),
+        ("/readyz", get(health::ready)),
+        ("/openapi.json", get(document)),
+        ("/v1/training-jobs/{name}/log", get(logs::read)),
+        ("/v1/training-jobs/{name}/interrupt", post(interrupt::interrupt)),
+    ]
+}
+
+/// The paths that are served; all operations of AWS are at `/`.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    routes().into_iter().map(|(path, _)| path)
+}
+
 /// All routes.
 pub fn router(app: App, settings: ApiSettings, readiness: Readiness) -> Router {
     // Read now, so that the first request does not wait for it; a failure is told by each request.
     let _ = aws::model::Model::builtin();
     let _ = aws::support::Support::builtin();
     let tokens = Arc::new(Tokens::new(settings.token_key));
-    let routes = Router::new()
-        .route("/", post(aws::service::handle))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/openapi.json", get(document))
-        .route("/v1/training-jobs/{name}/log", get(logs::read))
-        .route("/v1/training-jobs/{name}/interrupt", post(interrupt::interrupt))
+    let routes = routes()
+        .into_iter()
+        .fold(Router::<Edge>::new(), |router, (path, answer)| router.route(path, answer))
         .method_not_allowed_fallback(|| async { not_here(StatusCode::METHOD_NOT_ALLOWED) })
         .fallback(|| async { not_here(StatusCode::NOT_FOUND) })
         .with_state(Edge { app, settings: Arc::new(settings), readiness, tokens });

@@ -240,14 +240,23 @@ async fn the_document_lists_what_is_served() {
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     let document: Value = serde_json::from_str(&answer.body).expect("a JSON document");
     let paths = document["paths"].as_object().expect("paths");
-    for path in paths.keys() {
-        let answer = match path.strip_prefix("/#") {
-            Some(target) => {
-                served.send("POST /", &[("host", "localhost"), ("x-amz-target", target)], b"{\"\":0}").await
-            }
-            None => served.get(&path.replace("{name}", "none")).await,
-        };
-        assert_ne!(answer.header("x-amzn-errortype"), "unknownoperationexception", "{path}: {answer:?}");
+    for (path, methods) in paths {
+        for method in methods.as_object().expect("methods").keys().map(|method| method.to_uppercase()) {
+            let answer = match path.strip_prefix("/#") {
+                Some(target) => {
+                    let headers = [("host", "localhost"), ("x-amz-target", target)];
+                    served.send(&format!("{method} /"), &headers, b"{\"\":0}").await
+                }
+                None => {
+                    let line = format!("{method} {}", path.replace("{name}", "none"));
+                    served.send(&line, &[("host", "localhost")], b"").await
+                }
+            };
+            assert_ne!(answer.header("x-amzn-errortype"), "unknownoperationexception", "{path}: {answer:?}");
+        }
+    }
+    for path in api::paths().filter(|path| *path != "/") {
+        assert!(paths.contains_key(path), "{path} is served, and the document lacks it");
     }
 }
 
