@@ -1,6 +1,6 @@
 //! Tunesmith: a self-hosted automatic model tuning service that speaks the AWS SageMaker API.
 //!
-//! `ARCHITECTURE.md` maps the modules; the import table it states is held by `tests/it/imports.rs`.
+//! `ARCHITECTURE.md` maps the modules; the import table it states is held by `tests/it/imports/mod.rs`.
 
 pub mod domain;
 pub mod metrics;
