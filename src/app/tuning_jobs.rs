@@ -38,7 +38,7 @@ pub struct TuningJobView {
     pub config: Box<RawValue>,
     /// `TrainingJobDefinition` of the request, completed.
     pub definition: Box<RawValue>,
-    /// The best training job; none before the first has completed with a value.
+    /// The best training job; none before the first has completed, or was stopped early, with a value.
     pub best: Option<TrainingJobView>,
     /// When it was read: a running job's run time counts to here.
     pub now: Timestamp,

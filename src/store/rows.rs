@@ -76,7 +76,7 @@ pub struct TuningJob {
     pub counters: TrainingCounters,
     /// By objective status.
     pub objective: ObjectiveCounters,
-    /// The best completed training job, and its value.
+    /// The best training job of those that completed or were stopped early, and its value.
     pub best: Option<(Uuid, f64)>,
     /// How many of its training jobs are over: the number of the latest observation.
     pub observed: u32,
@@ -136,7 +136,7 @@ pub struct TuningJobDescription {
     pub summary: TuningJobSummary,
     /// Why it failed, or a remark.
     pub failure_reason: Option<String>,
-    /// The best completed training job.
+    /// The best training job: see [`TuningJob`].
     pub best: Option<Uuid>,
     /// Training jobs over, with a value, since the best was found.
     pub not_improving: u32,
