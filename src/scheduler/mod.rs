@@ -43,8 +43,6 @@ use crate::scheduler::tuning::TuningLoop;
 use crate::store::rows::{Definition, TuningJob};
 use crate::store::{Db, StoreError, WriteClass, definitions, tuning_jobs};
 
-pub use spec::OBJECTIVE_HYPERPARAMETER;
-
 /// How long an upload goes on after its training job was asked to stop, where nothing else is said.
 pub const UPLOAD_PATIENCE: Duration = Duration::from_mins(2);
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::domain::decide::{AttemptView, TrainingView};
 use crate::domain::outcome::Exit;
 use crate::domain::request::{Channel, MetricDefinition, Objective, S3DataSource, TrainingDefinition};
+use crate::domain::rules::{DEFAULT_CHECKPOINT_PATH, DEFAULT_MAX_RUNTIME_SECONDS, OBJECTIVE_HYPERPARAMETER};
 use crate::domain::status::SecondaryStatus;
 use crate::domain::time::Timestamp;
 use crate::executor::{AttemptSpec, ChannelSpec, CheckpointSpec, PipeSpec};
@@ -15,14 +16,8 @@ use crate::metrics::Scraper;
 use crate::objects::{Names, Objects, ObjectsError, Staged};
 use crate::store::rows::{Attempt, Definition, TrainingJob};
 
-/// One day: the service's default `StoppingCondition`.
-const DEFAULT_MAX_RUNTIME_S: i64 = 86_400;
-
 /// Between SIGTERM and SIGKILL, as the service gives.
 const STOP_GRACE_MS: i64 = 120_000;
-
-/// The hyperparameter that tells the training program which metric is tuned for.
-pub const OBJECTIVE_HYPERPARAMETER: &str = "_tuning_objective_metric";
 
 /// A definition's row, read.
 #[derive(Debug, Clone)]
@@ -120,7 +115,8 @@ impl ReadDefinition {
     /// How long all attempts of a training job may run together.
     #[must_use]
     pub fn max_runtime_ms(&self) -> i64 {
-        self.training.stopping_condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_S).saturating_mul(1000)
+        let seconds = self.training.stopping_condition.max_runtime_in_seconds.unwrap_or(DEFAULT_MAX_RUNTIME_SECONDS);
+        seconds.saturating_mul(1000)
     }
 
     /// Where a training job's artifacts go: `s3://…/<job>/output`.
@@ -211,7 +207,7 @@ pub async fn attempt_spec(
         Some(uri) => {
             let local_path = training.checkpoint_config.as_ref().and_then(|config| config.local_path.as_deref());
             let source = objects.checkpoints(&uri, attempt.id).await.map_err(StagingError::Checkpoints)?;
-            Some(CheckpointSpec { source, target: PathBuf::from(local_path.unwrap_or("/opt/ml/checkpoints")) })
+            Some(CheckpointSpec { source, target: PathBuf::from(local_path.unwrap_or(DEFAULT_CHECKPOINT_PATH)) })
         }
     };
     let resources = [&training.resource_config, &training.hyper_parameter_tuning_resource_config];
