@@ -9,7 +9,7 @@ use crate::store::query::{Reader, Value, assembled, sql};
 use crate::store::rows::Definition;
 use crate::store::{StoreError, Tx};
 
-/// Inserts a definition.
+/// For tests: inserts a definition. A server inserts it with the tuning job that brings it.
 pub async fn insert(tx: &mut Tx<'_>, definition: &Definition) -> Result<(), StoreError> {
     let text =
         concat!("INSERT INTO definitions (id, tuning_job_name, document, objective) ", "VALUES ($1, $2, $3, $4)");

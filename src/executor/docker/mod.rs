@@ -285,7 +285,7 @@ impl DockerExecutor {
         }
     }
 
-    /// Removes volumes of channels that no container mounts, however lately one did.
+    /// For tests: removes volumes of channels that no container mounts, however lately one did.
     pub async fn remove_channels(&self) -> Result<(), ExecutorError> {
         let clients = self.clients().await?;
         self.volumes.remove_unused(&clients.docker, Duration::ZERO).await
