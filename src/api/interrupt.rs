@@ -1,5 +1,8 @@
 //! `POST /v1/training-jobs/{name}/interrupt`: a spot interruption on request. Our own extension; `tunesmith interrupt`
 //! sends it.
+//!
+//! Invariant: 202 says that the interruption is committed, not that it is over. Which training jobs may be interrupted
+//! is for the use case to say.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;

@@ -1,4 +1,8 @@
-//! `GET /v1/training-jobs/{name}/log`: a training job's log, line by line. Our own extension; `tunesmith logs` reads it.
+//! `GET /v1/training-jobs/{name}/log`: a training job's log, line by line. Our own extension; `tunesmith logs` reads
+//! it.
+//!
+//! Invariant: the body is whole lines and nothing else; what a reader needs to go on is in the headers. What an offset
+//! means, and where a log is kept, is for the use case to say.
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;

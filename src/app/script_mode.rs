@@ -3,6 +3,9 @@
 //! On the service the image fetches the archive that the hyperparameter `sagemaker_submit_directory` names, with the
 //! role's credentials. Here a training program has none: the server makes the archive a channel, which is staged, fixed
 //! and shared as every other is.
+//!
+//! Invariant: the channel is added beside what was sent, and nothing that was sent is changed. Whether an image is in
+//! script mode is for the configuration to say, and the archive is left for the program to unpack.
 
 use crate::domain::document::Document;
 

@@ -1,4 +1,7 @@
 //! How an attempt ended.
+//!
+//! Invariant: a cause tells whose fault an end was, in one form for all executors, and is kept in exit records and rows
+//! as it stands here. What follows for the training job is for `decide` to say.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,7 @@
 //! Rows of `log_segments`: where the parts of a finished attempt's log are kept.
+//!
+//! Invariant: a segment is written once: adding it again changes nothing. It is deleted with its training job. The
+//! bytes are in the object store, and putting them there before, and removing them, is left to the callers.
 
 use crate::domain::names::AttemptId;
 use crate::store::query::{Value, assembled, from_u64, pieces, placeholders, sql};

@@ -1,4 +1,8 @@
 //! The rows as values.
+//!
+//! Invariant: no SQL and no clock is here; reading and writing rows is left to the files of the resources. A method
+//! changes the members that belong together, such as a status and its transition; whether it may is left to the
+//! callers.
 
 use std::collections::BTreeMap;
 

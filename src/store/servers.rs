@@ -1,5 +1,8 @@
-//! Rows of `servers`, one heartbeat each, and what servers of one database share. Expiry is judged by the database's
-//! clock.
+//! Rows of `servers`, one heartbeat each, and what servers of one database share.
+//!
+//! Invariant: a heartbeat expires by the database's clock, so that servers whose clocks differ agree on it; a shared
+//! secret is the first that was written, and never changes. What the end of a heartbeat means for leases is left to
+//! `tuning_jobs`.
 
 use uuid::Uuid;
 

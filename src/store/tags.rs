@@ -1,4 +1,7 @@
 //! Rows of `tags`, by resource ARN.
+//!
+//! Invariant: a resource has one value for a key, and its tags are deleted in the transaction that deletes it. Whether
+//! there is such a resource, and how many tags it may have, is for `app` to see.
 
 use crate::domain::request::Tag;
 use crate::store::query::{Value, assembled, pieces, placeholders, sql};

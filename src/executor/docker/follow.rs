@@ -1,13 +1,14 @@
-//! From the log of each of an attempt's containers, as the daemon keeps it, to the attempt's one log, and how far that has
-//! come.
+//! From the log of each of an attempt's containers, as the daemon keeps it, to the attempt's one log, and how far that
+//! has come.
 //!
-//! Invariant: however often the supervisor ends in between, each line of each container is stored once. A record's time is the daemon's, so
-//! that what is stored is a function of what the daemon keeps; how far it was taken is written before what was taken is,
-//! with the length that the log will have, and the length that it has tells which of the last two positions holds.
+//! Invariant: however often the supervisor ends in between, each line of each container is stored once. A record's time
+//! is the daemon's, so that what is stored is a function of what the daemon keeps; how far it was taken is written
+//! before what was taken is, with the length that the log will have, and the length that it has tells which of the last
+//! two positions holds.
 //!
-//! A position is the time (to the nanosecond) of a frame, and how many frames of that time there were: a line of more than
-//! 16 KiB comes in several frames of one time. It stands after the last frame that left no unfinished line, with the
-//! number of bytes since then that are in records already.
+//! A position is the time (to the nanosecond) of a frame, and how many frames of that time there were: a line of more
+//! than 16 KiB comes in several frames of one time. It stands after the last frame that left no unfinished line, with
+//! the number of bytes since then that are in records already.
 
 use std::fs::{File, OpenOptions};
 use std::io;

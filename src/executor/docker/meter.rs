@@ -1,8 +1,8 @@
 //! The volume behind `/opt/ml`, where a container's root is read-only, seen by itself: how much stands in it.
 //!
-//! Invariant: a meter is a container that is never started, bears its attempt's labels, and has that volume alone, read-only.
-//! Seen through the training container there would be the channels beneath it, too. Reading it, and making it again
-//! where it was removed, is left to the attempt's supervisor.
+//! Invariant: a meter is a container that is never started, bears its attempt's labels, and has that volume alone,
+//! read-only. Seen through the training container there would be the channels beneath it, too. Reading it, and making
+//! it again where it was removed, is left to the attempt's supervisor.
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::CreateContainerOptions;

@@ -1,12 +1,14 @@
-//! Attempts as containers of a Docker daemon, or of Podman's, each looked after by a supervisor that outlives the server.
+//! Attempts as containers of a Docker daemon, or of Podman's, each looked after by a supervisor that outlives the
+//! server.
 //!
-//! Invariant: what an attempt is doing is told by its folder, as for processes (see `folder`), and by its container, whose
-//! name is the attempt's (and the host's, of several): creating it twice is once. A supervisor without a server keeps log, deadline and stop sequence;
-//! a container without a supervisor gets one as soon as a server looks. No path is shared with the daemon.
+//! Invariant: what an attempt is doing is told by its folder, as for processes (see `folder`), and by its container,
+//! whose name is the attempt's (and the host's, of several): creating it twice is once. A supervisor without a server
+//! keeps log, deadline and stop sequence; a container without a supervisor gets one as soon as a server looks. No path
+//! is shared with the daemon.
 //!
-//! The server makes an attempt's containers ready (image, channels, configuration; see `prepare`) and removes them; their
-//! supervisor starts them. An attempt on several hosts is a container for each, with a network between them and one
-//! supervisor for all; it starts as a whole and ends as one.
+//! The server makes an attempt's containers ready (image, channels, configuration; see `prepare`) and removes them;
+//! their supervisor starts them. An attempt on several hosts is a container for each, with a network between them and
+//! one supervisor for all; it starts as a whole and ends as one.
 
 mod archive;
 mod daemon;

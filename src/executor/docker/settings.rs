@@ -1,4 +1,7 @@
 //! How the Docker executor is set up.
+//!
+//! Invariant: values alone, and no password among them: a registry's stands in a file, which is read at each pull.
+//! Reading and checking the configuration is left to `config`, and making these of it to `cli`.
 
 use std::path::PathBuf;
 use std::time::Duration;

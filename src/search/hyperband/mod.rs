@@ -1,10 +1,12 @@
-//! Hyperband as the service runs it, asynchronously: every trial starts, and those that fall behind are stopped at rungs.
+//! Hyperband as the service runs it, asynchronously: every trial starts, and those that fall behind are stopped at
+//! rungs.
 //!
 //! Invariant: what is suggested and what is stopped is a function of the study alone. No trial is stopped below
 //! `MinResource`, nor the best at its rung; without a resource none at all, and the search goes by final values.
 //!
 //! `rungs` decides who goes on, `standing` compares trials that went differently far, `proposal` makes new ones from
-//! that by way of the process of Bayesian search and of a forest (`by_forest`). Draws, and what is left of a small space, are those of random search.
+//! that by way of the process of Bayesian search and of a forest (`by_forest`). Draws, and what is left of a small
+//! space, are those of random search.
 
 mod by_forest;
 mod proposal;

@@ -1,4 +1,8 @@
 //! What the daemon says of an attempt's containers, and what an end of one means for the others.
+//!
+//! Invariant: why a container ended is told once its log is taken. The first that failed decides, by the daemon's clock
+//! where several ended, and what it decides is kept before the others are told. The exit record is left to the loop of
+//! `supervisor`.
 
 use std::io;
 use std::time::Duration;

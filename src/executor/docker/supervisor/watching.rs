@@ -1,4 +1,8 @@
 //! Looking on while an attempt's containers run: their logs, the clock, the disk, requests.
+//!
+//! Invariant: saving checkpoints and looking at the disk go on beside the rest, and no host's flood keeps the others'
+//! lines waiting. That a container is over, or that the daemon broke off, is only a reason to look: what it means is
+//! left to `looking`.
 
 use std::io;
 use std::task::{Context, Poll};
