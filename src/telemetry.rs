@@ -4,6 +4,7 @@
 //! settings show none and requests are not logged.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
 use crate::config::{Log, LogFormat};
@@ -14,13 +15,14 @@ use crate::config::{Log, LogFormat};
 pub struct InvalidLevel {
     level: String,
     #[source]
-    source: tracing_subscriber::filter::ParseError,
+    source: Option<tracing_subscriber::filter::ParseError>,
 }
 
 /// Logs from now on. The first call in a process decides.
 pub fn init(settings: &Log) -> Result<(), InvalidLevel> {
     let filter = filter(settings)?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would complain of a log that cannot be written to that log, and panic.
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     // An error means that a log is set up already, such as by another test of this process.
     let _ = match settings.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
@@ -35,7 +37,13 @@ pub fn check(settings: &Log) -> Result<(), InvalidLevel> {
 }
 
 fn filter(settings: &Log) -> Result<EnvFilter, InvalidLevel> {
-    EnvFilter::try_new(&settings.level).map_err(|source| InvalidLevel { level: settings.level.clone(), source })
+    let invalid = |source| InvalidLevel { level: settings.level.clone(), source };
+    // A lone word that is no level would name a module, and silence all others.
+    let is_known = |part: &str| part.contains('=') || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    if !settings.level.split(',').all(is_known) {
+        return Err(invalid(None));
+    }
+    EnvFilter::try_new(&settings.level).map_err(|source| invalid(Some(source)))
 }
 
 /// An error with all its sources, for a log line.
@@ -49,4 +57,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_level_or_names_modules() {
+        let is_level = |level: &str| check(&Log { level: level.to_owned(), ..Log::default() }).is_ok();
+        for level in ["error", "off", "INFO", "tunesmith=debug", "warn,tunesmith::scheduler=trace"] {
+            assert!(is_level(level), "{level}");
+        }
+        for none in ["", "loud", "inf", "info,loud", "tunesmith=debugg"] {
+            assert!(!is_level(none), "{none}");
+        }
+    }
 }

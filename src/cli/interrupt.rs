@@ -5,7 +5,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::logs::{endpoint, message, region};
+use super::logs::{agent, endpoint, message, region};
 use crate::config::Environment;
 
 /// Arguments of `tunesmith interrupt`.
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &InterruptArgs) -> anyhow::Result<()> {
     let region = region(&arguments.job, arguments.region.as_deref(), &environment)?;
     let query = region.map(|region| format!("?region={region}")).unwrap_or_default();
     let endpoint = endpoint(arguments.endpoint_url.as_deref(), &environment)?;
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent(&endpoint);
     let url = format!("{endpoint}/v1/training-jobs/{}/interrupt{query}", arguments.job);
     let mut response = agent.post(&url).send_empty().with_context(|| format!("can't reach {endpoint}"))?;
     let body = response.body_mut().read_to_vec().context("the server's answer broke off")?;

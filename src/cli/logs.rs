@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::say::note;
 use crate::config::{Environment, Flags, Loaded};
 
 /// How long `-f` waits where there is nothing new, or no answer.
@@ -38,8 +39,8 @@ pub(super) struct LogsArgs {
 /// Copies the log to standard output.
 pub(super) fn run(arguments: &LogsArgs) -> anyhow::Result<()> {
     let log = Log::named_by(arguments, &Environment::of_process())?;
-    let mut note = |text: &str| eprintln!("{text}");
-    log.copy(&mut std::io::stdout().lock(), &mut note)
+    let mut told = |text: &str| note(format_args!("{text}"));
+    log.copy(&mut std::io::stdout().lock(), &mut told)
 }
 
 /// Which log to read, and how.
@@ -80,9 +81,10 @@ impl From<anyhow::Error> for Failure {
 impl Log {
     fn named_by(arguments: &LogsArgs, environment: &Environment) -> anyhow::Result<Self> {
         let region = region(&arguments.job, arguments.region.as_deref(), environment)?;
+        let endpoint = endpoint(arguments.endpoint_url.as_deref(), environment)?;
         Ok(Self {
-            agent: ureq::Agent::config_builder().http_status_as_error(false).build().into(),
-            endpoint: endpoint(arguments.endpoint_url.as_deref(), environment)?,
+            agent: agent(&endpoint),
+            endpoint,
             job: arguments.job.clone(),
             region,
             follow: arguments.follow,
@@ -201,6 +203,19 @@ pub(super) fn endpoint(given: Option<&str>, environment: &Environment) -> anyhow
         None => format!("http://{}", Loaded::load(&Flags::default(), environment)?.settings.listen),
     };
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// A client for the server: past any proxy, where it is on this machine.
+pub(super) fn agent(endpoint: &str) -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    if is_loopback(endpoint) { config.proxy(None).build() } else { config.build() }.into()
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let uri = endpoint.parse::<ureq::http::Uri>().ok();
+    let Some(host) = uri.as_ref().and_then(ureq::http::Uri::host) else { return false };
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The text of an error answer, or its beginning.

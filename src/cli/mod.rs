@@ -8,6 +8,7 @@ mod demo;
 mod executors;
 mod interrupt;
 mod logs;
+mod say;
 mod serve;
 mod server;
 
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use self::say::{note, say};
 use crate::config::{DatabaseUrl, Environment, Flags, Loaded};
 use crate::store::Db;
 use crate::telemetry;
@@ -103,7 +105,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -137,7 +139,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn check(loaded: &Loaded) -> anyhow::Result<()> {
     for (line, source) in loaded.lines() {
-        println!("{line}  # {source}");
+        say(format_args!("{line}  # {source}"));
     }
     server::check(&loaded.settings, loaded.file.as_deref(), nix::unistd::Uid::effective().as_raw())
 }
@@ -147,7 +149,7 @@ async fn migrate(loaded: &Loaded) -> anyhow::Result<()> {
     server::make_data_dir(&loaded.settings.data_dir)?;
     let db = Db::connect(url.expose()).await.with_context(|| format!("can't open the database {url}"))?;
     db.migrate().await.with_context(|| format!("can't migrate the database {url}"))?;
-    println!("the schema of {url} is up to date");
+    say(format_args!("the schema of {url} is up to date"));
     Ok(())
 }
 

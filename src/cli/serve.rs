@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::say::say;
 use super::server::Server;
 use crate::config::{Loaded, Settings};
 
@@ -31,16 +32,22 @@ pub(super) async fn run(loaded: &Loaded) -> anyhow::Result<()> {
     }
 }
 
-/// SIGTERM and SIGINT as one stream.
+/// SIGTERM and SIGINT as one stream, and SIGHUP where a terminal that goes away is to end the command in order.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
         let take = |kind| signal(kind).context("can't listen for signals");
-        Ok(Self { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())? })
+        Ok(Self { terminate: take(SignalKind::terminate())?, interrupt: take(SignalKind::interrupt())?, hangup: None })
+    }
+
+    pub(super) fn with_hangup() -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup()).context("can't listen for signals")?;
+        Ok(Self { hangup: Some(hangup), ..Self::new()? })
     }
 
     /// Returns at the next signal.
@@ -48,17 +55,20 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            Some(()) = async { self.hangup.as_mut()?.recv().await } => {}
         }
     }
 }
 
 fn announce(address: SocketAddr, settings: &Settings) {
     let (url, region) = (format!("http://{address}"), &settings.region);
-    println!("tunesmith listens on {url}");
-    println!("  data     {}", settings.data_dir.display());
-    println!("  database {}", settings.database_url);
-    println!("  aws CLI  aws sagemaker list-hyper-parameter-tuning-jobs --endpoint-url {url} --region {region}");
-    println!("  boto3    boto3.client(\"sagemaker\", endpoint_url=\"{url}\", region_name=\"{region}\")");
-    println!("  or       export AWS_ENDPOINT_URL_SAGEMAKER={url}");
-    println!("Clients sign with any credentials, such as AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any.");
+    say(format_args!("tunesmith listens on {url}"));
+    say(format_args!("  data     {}", settings.data_dir.display()));
+    say(format_args!("  database {}", settings.database_url));
+    say(format_args!(
+        "  aws CLI  aws sagemaker list-hyper-parameter-tuning-jobs --endpoint-url {url} --region {region}"
+    ));
+    say(format_args!("  boto3    boto3.client(\"sagemaker\", endpoint_url=\"{url}\", region_name=\"{region}\")"));
+    say(format_args!("  or       export AWS_ENDPOINT_URL_SAGEMAKER={url}"));
+    say(format_args!("Clients sign with any credentials, such as AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any."));
 }

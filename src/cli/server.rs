@@ -342,8 +342,8 @@ mod tests {
         assert_eq!(refused("", true, 0), None);
         assert_eq!(refused("nobody", false, 0), None);
         for (run_as, uid, why) in [
-            ("", 0, "`allow_root = true`"),
-            ("root", 0, "`allow_root = true`"),
+            ("", 0, "`process.allow_root`"),
+            ("root", 0, "`process.allow_root`"),
             ("root", USER, "only root can start programs as another user"),
         ] {
             let refused = refused(run_as, false, uid).unwrap_or_default();

@@ -16,6 +16,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::say::{note, say};
 use super::serve::Signals;
 use super::server::Server;
 use crate::config::{Image, Log, Settings};
@@ -53,22 +54,22 @@ pub(super) struct DemoArgs {
 pub(super) async fn run(arguments: &DemoArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     telemetry::init(&Log { level: "error".to_owned(), ..Log::default() })?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::with_hangup()?;
     let folder = TempFolder::new()?;
     write_data(&folder.0)?;
     let settings = settings(arguments, &folder.0)?;
     let server = Server::start(&settings, None).await?;
     let client = Client::new(server.address());
-    println!("A Tunesmith server listens on {}, its folder is {}", client.endpoint(), folder.0.display());
+    say(format_args!("A Tunesmith server listens on {}, its folder is {}", client.endpoint(), folder.0.display()));
     let outcome = tokio::select! {
         outcome = tune(arguments, &settings, &client, begun) => outcome,
         () = signals.next() => {
-            println!("\nstopping the training jobs");
+            say(format_args!("\nstopping the training jobs"));
             Err(anyhow::anyhow!("interrupted"))
         }
     };
     if arguments.keep && outcome.is_ok() {
-        println!("The server keeps running; Ctrl-C ends it and removes its folder.");
+        say(format_args!("The server keeps running; Ctrl-C ends it and removes its folder."));
         signals.next().await;
     }
     let cleaned = clean_up(server).await;
@@ -126,11 +127,11 @@ fn write_data(folder: &Path) -> anyhow::Result<()> {
 /// Creates the tuning job, follows it and shows its end.
 async fn tune(arguments: &DemoArgs, settings: &Settings, client: &Client, begun: Instant) -> anyhow::Result<()> {
     client.call("CreateHyperParameterTuningJob", request(arguments, settings)).await?;
-    println!(
+    say(format_args!(
         "Tuning a small neural network on 1,797 handwritten digits: {} training jobs, {} at a time\n",
         arguments.jobs,
         parallel(arguments),
-    );
+    ));
     let mut progress = Progress::new(arguments.jobs);
     let tuning = loop {
         let tuning = look(client).await?;
@@ -143,14 +144,17 @@ async fn tune(arguments: &DemoArgs, settings: &Settings, client: &Client, begun:
     report::summary(&tuning, OBJECTIVE);
     if let Some(best) = tuning.best() {
         let region = &settings.region;
-        println!("\nTo look further{}:", if arguments.keep { "" } else { ", keep the server with --keep and run" });
-        println!(
+        say(format_args!(
+            "\nTo look further{}:",
+            if arguments.keep { "" } else { ", keep the server with --keep and run" }
+        ));
+        say(format_args!(
             "  aws sagemaker describe-training-job --training-job-name {} --endpoint-url {} --region {region}",
             best.name,
             client.endpoint()
-        );
+        ));
     }
-    println!("\n{} training jobs in {:.1} s", tuning.training_jobs.len(), begun.elapsed().as_secs_f64());
+    say(format_args!("\n{} training jobs in {:.1} s", tuning.training_jobs.len(), begun.elapsed().as_secs_f64()));
     match tuning.status.as_str() {
         "Completed" => Ok(()),
         status => anyhow::bail!("the tuning job is {status}: {}", tuning.failure.unwrap_or_default()),
@@ -242,7 +246,7 @@ impl TempFolder {
 impl Drop for TempFolder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("can't remove {}: {error}", self.0.display());
+            note(format_args!("can't remove {}: {error}", self.0.display()));
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::cli::say::say;
+
 /// Width of the bar.
 const BAR: usize = 30;
 /// Models in the table.
@@ -171,8 +173,8 @@ pub(super) fn summary(tuning: &Tuning, objective: &str) {
         cells
     };
     let rows: Vec<Vec<String>> = std::iter::once(header).chain(best.iter().map(row)).collect();
-    println!("\nThe best models:");
-    print!("{}", aligned(&rows));
+    say(format_args!("\nThe best models:"));
+    say(format_args!("{}", aligned(&rows).trim_end()));
 }
 
 /// Rows as columns of equal width, two spaces apart.

@@ -35,6 +35,25 @@ fn processes_that_know(folder: &Path) -> Vec<String> {
 
 #[test]
 fn ctrl_c_leaves_neither_processes_nor_files() {
+    ended_by(Signal::SIGINT);
+}
+
+#[test]
+fn a_terminal_that_goes_away_leaves_neither() {
+    ended_by(Signal::SIGHUP);
+}
+
+#[test]
+fn a_demo_that_nobody_hears_goes_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut demo = command();
+    demo.args(["demo", "--jobs", "1", "--epochs", "1"]).env("TMPDIR", folder.path()).stdout(full()).stderr(full());
+    assert!(demo.status().unwrap().success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the demo left files");
+}
+
+fn ended_by(signal: Signal) {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = command();
     // Long enough that only the interruption can end it. A group of its own, as a terminal gives: Ctrl-C reaches all of it.
@@ -42,7 +61,7 @@ fn ctrl_c_leaves_neither_processes_nor_files() {
     demo.env("TMPDIR", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut demo = Killed(demo.spawn().unwrap());
     until("it trains", || supervisors(folder.path()).len() >= 3);
-    killpg(Pid::from_raw(i32::try_from(demo.0.id()).unwrap()), Signal::SIGINT).unwrap();
+    killpg(Pid::from_raw(i32::try_from(demo.0.id()).unwrap()), signal).unwrap();
     let mut shown = Vec::new();
     for line in BufReader::new(demo.0.stdout.take().unwrap()).lines() {
         shown.push(line.unwrap());

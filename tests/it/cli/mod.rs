@@ -3,3 +3,4 @@
 mod demo;
 mod migrate;
 mod ordinary_user;
+mod unheard;
