@@ -6,12 +6,19 @@
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, clone};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid};
 
 /// The stack of a process that borrows memory: a hundred times what it needs, and so large that it comes from the kernel
 /// untouched, where pages that are not needed are never made.
 const STACK_BYTES: usize = 512 << 10;
+
+/// Undoes what a server's own parent may have asked for: that the ends of its children pass unheard.
+#[expect(unsafe_code, reason = "handlers of signals are unsafe to set")]
+pub(super) fn hear_of_children() {
+    // SAFETY: it is no handler that is set, but the default behaviour.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
 
 /// A copy of this process.
 #[expect(unsafe_code, reason = "there is no safe fork")]

@@ -68,7 +68,13 @@ impl ProcessExecutor {
             // A link would be followed in mounting; what is not there needs no mask.
             *masked = masked.canonicalize().unwrap_or_else(|_| masked.clone());
         }
-        settings.check(nix::unistd::Uid::effective().as_raw())?;
+        let own_uid = nix::unistd::Uid::effective().as_raw();
+        settings.check(own_uid)?;
+        if let Some(RunAs { uid, .. }) = settings.run_as.filter(|user| user.uid != own_uid)
+            && !sandbox::may_end_others()
+        {
+            return Err(OpenError::CannotEnd(uid));
+        }
         let commands = resolve_commands(&settings)?;
         let mapped = maskable(&settings, &commands);
         settings.masked.extend(mapped);

@@ -109,7 +109,11 @@ enum Asked {
 }
 
 fn forked(answer: i32) -> io::Result<()> {
-    if answer == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(answer)) }
+    if answer == 0 {
+        return Ok(());
+    }
+    let refused = io::Error::from_raw_os_error(answer);
+    Err(io::Error::other(format!("making a process in namespaces of its own failed: {refused}")))
 }
 
 impl Running {
@@ -161,6 +165,7 @@ pub(super) fn named(argument: &std::ffi::OsStr) -> Option<Namespaces> {
 
 /// Runs as the nursery; standard input is its socket.
 pub(super) fn run(namespaces: Namespaces) -> ExitCode {
+    fork::hear_of_children();
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::from(2) };
     let line = CommandLine::own();
     let mut children = 0_usize;

@@ -54,8 +54,6 @@ fn become_program(plan: &Plan, supervisor: Pid, stdout: &OwnedFd, stderr: &Owned
     }
     let prepared = || -> std::io::Result<(Stdio, Stdio)> {
         setsid()?;
-        // A mask outlives exec, and a program that cannot be asked to stop would only ever be killed.
-        kept_signals().thread_unblock()?;
         Ok((stdout.try_clone()?.into(), stderr.try_clone()?.into()))
     };
     let (stdout, stderr) = match prepared() {
@@ -77,13 +75,14 @@ fn become_program(plan: &Plan, supervisor: Pid, stdout: &OwnedFd, stderr: &Owned
         let dir = plan.working_dir.display();
         return start_failed(format!("the working directory {dir} cannot be entered: {error}"));
     }
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(&plan.environment)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(stderr)
-        .exec();
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(&plan.environment);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    // A mask outlives exec, and a program that cannot be asked to stop would only ever be killed. As late as possible: this
+    // memory is the supervisor's.
+    if let Err(error) = kept_signals().thread_unblock() {
+        return infrastructure(format!("preparing the program failed: {error}"));
+    }
+    let error = command.exec();
     start_failed(format!("{program} could not be started: {error}"))
 }

@@ -2,7 +2,9 @@
 //!
 //! Invariant: nothing here changes the host beyond, as root, an empty `/opt/ml`; every mount ends with its namespace. The
 //! process namespace makes the end certain: when its first process dies, the kernel kills all that it ever started.
-//! Processes of the host, and with them the folders they have open, cannot be seen or signalled from inside.
+//! Processes of the host, and with them the folders they have open, cannot be seen or signalled from inside. The supervisor,
+//! which is that first process, and what streams are seen: a program has none of their capabilities, so their memory and
+//! what they have open are closed to it; the kernel keeps signals from the first process, not from what streams.
 
 use std::fs::File;
 use std::io;
@@ -70,7 +72,7 @@ impl Namespaces {
         fork::fork_into(self.flags)
     }
 
-    /// Makes the copy who its original is. For the copy, first of all.
+    /// Makes the copy who its original is. For the copy, before it does more than make files of its own.
     pub(super) fn settle(&self) -> Result<(), SandboxError> {
         let Some((uid, gid)) = self.user else { return Ok(()) };
         let map = |file: &str, text: String| {
@@ -80,6 +82,11 @@ impl Namespaces {
         map("uid_map", format!("{uid} {uid} 1"))?;
         map("gid_map", format!("{gid} {gid} 1"))
     }
+}
+
+/// Whether this process may end those of other users.
+pub(super) fn may_end_others() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::KILL))
 }
 
 /// Builds the private view of the file system. For the process that becomes the program.

@@ -119,13 +119,18 @@ pub enum Isolation {
 pub enum OpenError {
     /// Root without consent.
     #[error(
-        "training programs would run as root: name a user with `run_as`, start the server as an ordinary user, or set \
-         `allow_root = true`"
+        "training programs would run as root: name a user with `process.run_as`, start the server as an ordinary user, \
+         or set `process.allow_root` to true"
     )]
     RootRefused,
     /// Another user, and no right to become it.
-    #[error("`run_as` names user {0}, and only root can start programs as another user")]
+    #[error("`process.run_as` names user {0}, and only root can start programs as another user")]
     CannotRunAs(u32),
+    /// Another user, and no right to end what it runs.
+    #[error(
+        "`process.run_as` names user {0}, whose programs this server could not end: it lacks the capability CAP_KILL"
+    )]
+    CannotEnd(u32),
     /// `/opt/ml` and what is hidden overlap.
     #[error("{} cannot be hidden from jobs: it overlaps with /opt/ml, where they find their data", .0.display())]
     MasksContract(PathBuf),

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::kill;
-use nix::sys::wait::waitpid;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 
 use crate::domain::names::AttemptId;
 
@@ -58,11 +58,16 @@ pub(super) fn end_attempt(attempt: AttemptId, folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether this process is the first one of its process namespace, which then holds nothing but what this one started.
+pub(super) fn is_first() -> bool {
+    std::process::id() == 1
+}
+
 /// Kills and takes in all that runs beside this process, the first one of its process namespace.
 pub(super) fn end_namespace() {
     let everybody = nix::unistd::Pid::from_raw(-1);
     let _ = kill(everybody, nix::sys::signal::Signal::SIGKILL);
-    while matches!(waitpid(None, None), Ok(_) | Err(nix::Error::EINTR)) {}
+    while matches!(wait(WaitOptions::empty()), Ok(_) | Err(Errno::INTR)) {}
 }
 
 /// Kills and takes in every child of this process until there is none: for a subreaper, all descendants.
@@ -70,9 +75,9 @@ pub(super) fn end_children() {
     let me = std::process::id();
     let is_child = |proc: &Path| parent(proc) == Some(me);
     while kill_where(is_child).is_ok_and(|killed| !killed.is_empty()) {
-        let _ = waitpid(None, None);
+        let _ = wait(WaitOptions::empty());
     }
-    while waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
 }
 
 /// The parent's id, from `/proc/<pid>/stat`: the second field after the name's closing bracket.

@@ -85,7 +85,9 @@ impl Streams {
 
 /// The cause where the process has died.
 pub(super) fn died() -> ExitCause {
-    ExitCause::Infrastructure { message: "the process that streams the channels was ended from outside".to_owned() }
+    ExitCause::Infrastructure {
+        message: "the process that streams the channels was ended, by the program or from outside".to_owned(),
+    }
 }
 
 /// Whether this can be read, if only its end.

@@ -21,9 +21,11 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setsid};
 use rustix::buffer::spare_capacity;
+use rustix::io::retry_on_intr;
+use rustix::process::{WaitOptions, wait};
 
 use super::disk::Meter;
 use super::plan::{Plan, Sandbox};
@@ -137,6 +139,7 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
         SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let (stdout, stdout_in) = output()?;
     let (stderr, stderr_in) = output()?;
+    let begun = Instant::now();
     let program = match program::start(&plan, &stdout_in, &stderr_in) {
         Ok(program) => program,
         Err(cause) => return Ok(never_started(cause, clock)),
@@ -159,9 +162,13 @@ fn supervise(folder: &Folder, clock: &Clock, started_at: Timestamp) -> io::Resul
     };
     // Never filled with zeros: most programs write less than its first page.
     let mut buffer = Vec::with_capacity(64 << 10);
-    let watched = attempt.watch(&mut buffer);
+    let watched = attempt.watch(begun, &mut buffer);
     attempt.end(&mut buffer);
-    Ok(attempt.exit(started_at, watched?))
+    let ended = watched.unwrap_or_else(|error| {
+        let message = format!("the supervisor could not go on: {error}");
+        ExitCause::Infrastructure { message }
+    });
+    Ok(attempt.exit(started_at, ended))
 }
 
 /// Whatever the server was itself started with must not reach a training program.
@@ -206,8 +213,8 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Reads output and keeps times until the program has ended, and how it did.
-    fn watch(&mut self, buffer: &mut Vec<u8>) -> io::Result<ExitCause> {
-        let deadline = Instant::now().checked_add(milliseconds(self.plan.max_runtime_ms));
+    fn watch(&mut self, begun: Instant, buffer: &mut Vec<u8>) -> io::Result<ExitCause> {
+        let deadline = begun.checked_add(milliseconds(self.plan.max_runtime_ms));
         loop {
             let next = match &self.stopping {
                 None => deadline,
@@ -244,22 +251,17 @@ impl Attempt<'_> {
     }
 
     /// Takes in every child that has ended, orphans of the program among them; how the program ended, once it has.
-    fn take_children_in(&mut self) -> nix::Result<Option<ExitCause>> {
+    fn take_children_in(&mut self) -> io::Result<Option<ExitCause>> {
         while self.children.read_signal()?.is_some() {}
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => return Ok(None),
-                Err(nix::Error::EINTR) => continue,
-                other => other?,
-            };
-            match status {
-                WaitStatus::Exited(id, code) if id == self.program => return Ok(Some(ExitCause::Exited { code })),
-                WaitStatus::Signaled(id, signal, _) if id == self.program => {
-                    return Ok(Some(ExitCause::Signaled { signal: signal as i32 }));
-                }
-                _ => {}
+            // Not by a function that knows signals by name: there are some without.
+            let Some((child, status)) = retry_on_intr(|| wait(WaitOptions::NOHANG))? else { return Ok(None) };
+            let child = Pid::from_raw(child.as_raw_nonzero().get());
+            if child == self.program {
+                let signaled = || status.terminating_signal().map(|signal| ExitCause::Signaled { signal });
+                return Ok(status.exit_status().map(|code| ExitCause::Exited { code }).or_else(signaled));
             }
-            if let (Some(child), Some(streams)) = (status.pid(), &mut self.streams) {
+            if let Some(streams) = &mut self.streams {
                 streams.taken_in(child);
             }
         }
@@ -270,7 +272,7 @@ impl Attempt<'_> {
         if self.stopping.is_none() && self.streams.as_mut().is_some_and(Streams::has_died) {
             self.stopping = Some(Stopping { cause: streams::died(), kill_at: None });
         }
-        if self.plan.sandbox.is_some() {
+        if strays::is_first() {
             strays::end_namespace();
             self.streams = None;
         } else {

@@ -205,6 +205,31 @@ async fn a_program_that_cannot_start_says_why() {
     assert!(matches!(&exit.cause, ExitCause::StartFailed { message } if message.contains("train.sh")), "{exit:?}");
 }
 
+/// Real-time signals have no names, and end processes like others.
+async fn end_by_unnamed_signals(h: &impl ExecutorHarness) {
+    let orphan = script(
+        "(sh -c 'echo $$ > $TMPDIR/id; kill -34 $$' &); \
+         until test -s $TMPDIR/id && ! kill -0 $(cat $TMPDIR/id) 2>/dev/null; do sleep 0.01; done; echo taken in",
+    );
+    h.executor().launch(&orphan).await.unwrap();
+    assert_eq!(over(h.executor(), orphan.id).await.cause, ExitCause::Exited { code: 0 });
+    assert_eq!(lines(h.executor(), orphan.id).await, ["taken in"]);
+    let program = script("kill -34 $$");
+    h.executor().launch(&program).await.unwrap();
+    let exit = over(h.executor(), program.id).await;
+    assert_eq!((exit.cause, exit.started_at.is_some()), (ExitCause::Signaled { signal: 34 }, true));
+}
+
+#[tokio::test]
+async fn a_signal_without_a_name_ends_a_program_or_an_orphan() {
+    end_by_unnamed_signals(&Harness::start()).await;
+}
+
+#[tokio::test]
+async fn a_signal_without_a_name_ends_them_without_namespaces_too() {
+    end_by_unnamed_signals(&Plain::start()).await;
+}
+
 /// Kills the supervisor of a job that has a stubborn descendant, and sees that nothing of it goes on.
 async fn lose_the_supervisor(h: &impl ExecutorHarness) {
     let mark = h.scratch().join("alive");
