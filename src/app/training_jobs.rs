@@ -14,7 +14,8 @@ use crate::app::{App, AppError, ListQuery, Page, SortKey, TrainingJob, TuningJob
 use crate::domain::names::{AttemptId, Scope};
 use crate::domain::request::Objective;
 use crate::domain::status::{ObjectiveStatus, SecondaryStatus, TrainingStatus};
-use crate::store::rows::Definition;
+use crate::domain::time::Timestamp;
+use crate::store::rows::{Attempt, Definition};
 use crate::store::{Tx, WriteClass, attempts, definitions, training_jobs, tuning_jobs};
 
 /// A row of `definitions`, read.
@@ -158,18 +159,17 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
         .write(WriteClass::Api, move |tx| {
             let (scope, name) = (scope.clone(), name.clone());
             Box::pin(async move {
-                let mut job = find_and_lock(tx, &scope, &name).await?.job;
+                let job = find_and_lock(tx, &scope, &name).await?.job;
                 if job.status.is_terminal() {
                     return Err(AppError::Validation(format!(
                         "The request was rejected because the training job is in status {}.",
                         job.status
                     )));
                 }
-                if job.stop_requested_at.is_none() {
-                    job.request_stop(now);
-                    training_jobs::update(tx, &[&job]).await?;
-                }
-                Ok(job.tuning_job_id)
+                let tuning_job = job.tuning_job_id;
+                let latest = attempts::get(tx, AttemptId { training_job: job.id, number: job.attempts }).await?;
+                ask_to_stop(tx, vec![(job, latest)], now).await?;
+                Ok(tuning_job)
             })
         })
         .await?;
@@ -177,6 +177,25 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
         app.calls.call(tuning_job);
     }
     Ok(())
+}
+
+/// Asks training jobs to stop, and their latest attempts in the same transaction: what waits for a slot must not start
+/// any more once its job shows that it is stopping.
+pub(super) async fn ask_to_stop(
+    tx: &mut Tx<'_>,
+    live: Vec<(TrainingJob, Option<Attempt>)>,
+    now: Timestamp,
+) -> Result<(), AppError> {
+    let (mut jobs, mut running) = (Vec::new(), Vec::new());
+    for (mut job, attempt) in live {
+        running.extend(attempt.filter(|attempt| attempt.exit.is_none() && !attempt.stop_requested).map(|a| a.id));
+        if job.stop_requested_at.is_none() {
+            job.request_stop(now);
+            jobs.push(job);
+        }
+    }
+    training_jobs::update(tx, &jobs.iter().collect::<Vec<_>>()).await?;
+    Ok(attempts::request_stop(tx, &running).await?)
 }
 
 /// Takes a training job's capacity away, as a spot interruption does: its attempt ends, and a further one goes on from
@@ -271,10 +290,7 @@ async fn name_next_best(tx: &mut Tx<'_>, mut tuning_job: TuningJob) -> Result<()
     let mut left = training_jobs::history(tx, tuning_job.id).await?;
     left.sort_by_key(|job| job.observation);
     tuning_job.best = None;
-    for job in left
-        .iter()
-        .filter(|job| job.status == TrainingStatus::Completed && job.objective_status == ObjectiveStatus::Succeeded)
-    {
+    for job in left.iter().filter(|job| job.may_be_best() && job.objective_status == ObjectiveStatus::Succeeded) {
         let Some(value) = job.objective_value else { continue };
         if tuning_job.best.is_none_or(|(_, best)| direction.is_better(value, best)) {
             tuning_job.best = Some((job.id, value));

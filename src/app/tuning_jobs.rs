@@ -292,7 +292,7 @@ async fn list_page(
     Ok(tuning_jobs::list(tx, &scope, &query).await?)
 }
 
-/// Asks a tuning job to stop. Once this returns it starts nothing more. Asking twice is asking once.
+/// Asks a tuning job to stop, and all that it runs. Once this returns it starts nothing more. Asking twice is asking once.
 pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> {
     let (scope, name) = (scope.clone(), name.to_owned());
     let now = app.clock.now();
@@ -313,6 +313,8 @@ pub async fn stop(app: &App, scope: &Scope, name: &str) -> Result<(), AppError> 
                     job.stop_requested_at = Some(now);
                     job.modified_at = now;
                     tuning_jobs::update(tx, &job).await?;
+                    let live = training_jobs::live(tx, job.id).await?;
+                    super::training_jobs::ask_to_stop(tx, live, now).await?;
                 }
                 Ok(job.id)
             })

@@ -32,8 +32,8 @@ pub struct TuningView {
     pub inserted: u32,
     /// Training jobs that are not over; each holds a slot.
     pub live: u32,
-    /// Training jobs that completed.
-    pub completed: u32,
+    /// Whether any training job came to something.
+    pub succeeded: bool,
     /// Training jobs that failed, for whatever reason.
     pub failed: u32,
     /// Whether the search has nothing left to suggest.
@@ -65,14 +65,14 @@ impl TuningView {
     }
 
     fn gives_up(&self) -> bool {
-        self.completed == 0 && self.failed >= FAILURES_BEFORE_GIVING_UP
+        !self.succeeded && self.failed >= FAILURES_BEFORE_GIVING_UP
     }
 }
 
 /// What must happen next to a tuning job; nothing where it only waits.
 #[must_use]
 pub fn decide_tuning(view: &TuningView) -> Option<TuningStep> {
-    if view.status.is_terminal() || view.status == TuningStatus::Deleting {
+    if view.status.is_terminal() {
         return None;
     }
     if view.status == TuningStatus::Stopping {
@@ -95,7 +95,7 @@ pub fn decide_tuning(view: &TuningView) -> Option<TuningStep> {
 
 /// The end of a tuning job whose budget is used up: a failure where nothing succeeded.
 fn end(view: &TuningView) -> TuningStep {
-    if view.completed == 0 && view.failed > 0 {
+    if !view.succeeded && view.failed > 0 {
         let reason = format!(
             "No training job succeeded after {} attempts. For additional details, please take a look at the training \
              job failures by listing training jobs for the hyperparameter tuning job.",
@@ -291,7 +291,7 @@ mod tests {
             max_parallel: 3,
             inserted: 0,
             live: 0,
-            completed: 0,
+            succeeded: false,
             failed: 0,
             exhausted: false,
         }
@@ -317,13 +317,13 @@ mod tests {
     fn inserts_up_to_slots_and_budget() {
         assert_eq!(decide_tuning(&view()), Some(TuningStep::Insert { at_most: 3 }));
         assert_eq!(decide_tuning(&TuningView { live: 3, inserted: 3, ..view() }), None);
-        let nearly = TuningView { inserted: 9, live: 1, completed: 8, ..view() };
+        let nearly = TuningView { inserted: 9, live: 1, succeeded: true, ..view() };
         assert_eq!(decide_tuning(&nearly), Some(TuningStep::Insert { at_most: 1 }));
     }
 
     #[test]
     fn completes_when_the_budget_is_used_and_nothing_runs() {
-        let used = TuningView { inserted: 10, completed: 9, failed: 1, ..view() };
+        let used = TuningView { inserted: 10, succeeded: true, failed: 1, ..view() };
         assert_eq!(decide_tuning(&used), Some(TuningStep::End { status: TuningStatus::Completed, reason: None }));
         assert_eq!(decide_tuning(&TuningView { live: 1, ..used }), None);
     }
@@ -337,7 +337,7 @@ mod tests {
         };
         assert_eq!(status, TuningStatus::Failed);
         assert!(reason.unwrap().starts_with("No training job succeeded after 5 attempts."));
-        let one_success = TuningView { completed: 1, ..failing };
+        let one_success = TuningView { succeeded: true, ..failing };
         assert_eq!(decide_tuning(&one_success), Some(TuningStep::Insert { at_most: 2 }));
     }
 
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_runtime_budget_stops_what_runs_and_completes() {
-        let late = TuningView { max_runtime_ms: Some(900), inserted: 2, live: 1, completed: 1, ..view() };
+        let late = TuningView { max_runtime_ms: Some(900), inserted: 2, live: 1, succeeded: true, ..view() };
         assert_eq!(decide_tuning(&late), Some(TuningStep::StopTrainingJobs));
         let over = decide_tuning(&TuningView { live: 0, ..late });
         assert_eq!(over, Some(TuningStep::End { status: TuningStatus::Completed, reason: None }));

@@ -107,7 +107,7 @@ impl SchedulerError {
     /// Whether trying again can't help: the rows themselves are unusable for this program.
     fn is_permanent(&self) -> bool {
         match self {
-            Self::Store(_) => false,
+            Self::Store(error) => matches!(error, StoreError::Inconsistent { .. } | StoreError::Unstorable { .. }),
             // The search is a pure function: it would panic again.
             Self::SearchPanicked(joined) => joined.is_panic(),
             Self::Study(_) | Self::DefinitionMissing { .. } | Self::Definition { .. } | Self::Regex(_) => true,

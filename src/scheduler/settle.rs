@@ -38,8 +38,8 @@ pub struct Input {
     pub stop_early: BTreeSet<Uuid>,
     /// Suggestions made ahead.
     pub plan: Option<Plan>,
-    /// Which objective values are better.
-    pub direction: Direction,
+    /// Which objective values are better; none where that cannot be read, and the best stays as it is.
+    pub direction: Option<Direction>,
     /// How often and how long a training job is tried.
     pub tries: Tries,
     /// The executor that new attempts are bound to.
@@ -265,11 +265,12 @@ impl Work<'_> {
     }
 
     fn compare_with_best(&mut self, job: &TrainingJob, value: f64) {
+        let Some(direction) = self.input.direction else { return };
         let tuning = &mut self.settled.job;
-        let better = tuning.best.is_none_or(|(_, best)| self.input.direction.is_better(value, best));
+        let better = tuning.best.is_none_or(|(_, best)| direction.is_better(value, best));
         if !better {
             tuning.not_improving += 1;
-        } else if job.status == TrainingStatus::Completed || job.stopped_early {
+        } else if job.may_be_best() {
             tuning.best = Some((job.id, value));
             tuning.not_improving = 0;
         }
@@ -316,7 +317,8 @@ impl Work<'_> {
             max_parallel: job.max_parallel,
             inserted: job.inserted,
             live: u32::try_from(self.settled.live.len()).unwrap_or(u32::MAX),
-            completed: job.counters.completed,
+            // One that the search stopped early counts, too, if it came to a value.
+            succeeded: job.counters.completed > 0 || job.best.is_some(),
             failed: job.counters.retryable_error + job.counters.non_retryable_error,
             exhausted: job.exhausted,
         }
@@ -440,5 +442,5 @@ impl Work<'_> {
 /// Whether a settled tuning job needs its loop no more.
 #[must_use]
 pub fn is_over(settled: &Settled) -> bool {
-    settled.job.status.is_terminal() && settled.live.is_empty() && settled.job.status != TuningStatus::Deleting
+    settled.job.status.is_terminal() && settled.live.is_empty()
 }

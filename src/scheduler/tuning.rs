@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::clock::Wake;
-use crate::domain::decide::{TrainingStep, TuningStep, TuningView, decide_training, decide_tuning};
+use crate::domain::decide::{CountedAs, TrainingStep, TuningStep, TuningView, decide_training, decide_tuning};
 use crate::domain::names::AttemptId;
 use crate::domain::status::{Direction, Strategy};
 use crate::scheduler::curves::Curve;
@@ -172,7 +172,7 @@ impl TuningLoop {
         let mut input = self.input(&state.reports);
         input.stop_early.clone_from(state.verdicts.stop());
         input.plan = plan;
-        input.direction = known.direction();
+        input.direction = Some(known.direction());
         input.tries = known.definition.tries();
         let settled = self.settle(input).await?;
         state.reports.clear();
@@ -204,7 +204,7 @@ impl TuningLoop {
             reports: reports.values().cloned().collect(),
             stop_early: BTreeSet::new(),
             plan: None,
-            direction: Direction::Minimize,
+            direction: None,
             tries: Tries { max_attempts: 1, spot: false, max_wait_ms: None },
             executor_id: self.inner.parts.executor.id().to_owned(),
             broken: None,
@@ -306,7 +306,7 @@ impl Memory {
     /// Applies reports to the study, and foresees what the transaction will decide from them.
     fn foresee(&mut self, reports: &Reports) -> Foreseen {
         let mut ended = Vec::new();
-        let (mut completed, mut failed) = (self.job.counters.completed, 0);
+        let (mut succeeded, mut failed) = (self.job.counters.completed > 0 || self.job.best.is_some(), 0);
         failed += self.job.counters.retryable_error + self.job.counters.non_retryable_error;
         for report in reports.values() {
             let Some((job, Some(attempt))) = self.live.get(&report.attempt.training_job) else { continue };
@@ -319,7 +319,10 @@ impl Memory {
                     let trial = &mut self.study.trials[at];
                     study::conclude(trial, ending.status, report.objective, report.curve.clone());
                 }
-                completed += u32::from(ending.counted_as == crate::domain::decide::CountedAs::Completed);
+                succeeded |= match ending.counted_as {
+                    CountedAs::Completed => true,
+                    _ => job.stopped_early && report.objective.1.is_some(),
+                };
                 failed += u32::from(ending.status == crate::domain::status::TrainingStatus::Failed);
                 ended.push(job.id);
             }
@@ -336,7 +339,7 @@ impl Memory {
             max_parallel: self.job.max_parallel,
             inserted: self.job.inserted,
             live: u32::try_from(pending.len()).unwrap_or(u32::MAX),
-            completed,
+            succeeded,
             failed,
             exhausted: self.job.exhausted,
         });

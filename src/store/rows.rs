@@ -230,21 +230,17 @@ impl TrainingJob {
         self.secondary = status;
     }
 
-    /// Notes that an attempt was prepared and began to train, as far as that is not shown yet; a job that is stopping
-    /// goes on showing that.
+    /// Notes that an attempt was prepared and began to train, as far as that is not shown yet. A job that was asked to
+    /// stop before it could be shown goes on showing that, after what was.
     pub fn began(&mut self, prepared_at: Option<Timestamp>, started_at: Option<Timestamp>) {
         self.started_at = self.started_at.or(started_at);
-        if matches!(self.secondary, SecondaryStatus::Stopping | SecondaryStatus::Uploading) {
-            return;
-        }
-        let prepared = matches!(self.secondary, SecondaryStatus::Downloading | SecondaryStatus::Training);
-        if let Some(at) = prepared_at.filter(|_| !prepared) {
-            self.enter(SecondaryStatus::Starting, at, None);
-            self.enter(SecondaryStatus::Downloading, at, None);
-        }
-        if let Some(at) = started_at {
-            self.enter(SecondaryStatus::Training, at, None);
-        }
+        self.secondary = transitions::began(&mut self.transitions, prepared_at, started_at).unwrap_or(self.secondary);
+    }
+
+    /// Whether the job ended such that its value may be the tuning job's best.
+    #[must_use]
+    pub fn may_be_best(&self) -> bool {
+        self.observation.is_some() && (self.status == TrainingStatus::Completed || self.stopped_early)
     }
 
     /// Notes that the search gives the job up: it is asked to stop, and what it came to counts.

@@ -256,6 +256,9 @@ async fn a_deleted_best_job_gives_way_to_the_next_best(engine: Engine) {
     let tuning = stored(&app, "tune").await;
     let jobs: Vec<_> =
         [(1, 0.75), (2, 0.25), (3, 0.5), (4, 0.5)].map(|(n, value)| completed(training(&tuning, n), value)).into();
+    // One that was stopped early counts like the others.
+    let mut jobs = jobs;
+    (jobs[2].status, jobs[2].stopped_early) = (TrainingStatus::Stopped, true);
     let mut failed = completed(training(&tuning, 5), 0.125);
     failed.status = TrainingStatus::Failed;
     failed.objective_status = ObjectiveStatus::Failed;

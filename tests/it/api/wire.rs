@@ -242,15 +242,12 @@ async fn the_document_lists_what_is_served() {
     let paths = document["paths"].as_object().expect("paths");
     for (path, methods) in paths {
         for method in methods.as_object().expect("methods").keys().map(|method| method.to_uppercase()) {
-            let answer = match path.strip_prefix("/#") {
-                Some(target) => {
-                    let headers = [("host", "localhost"), ("x-amz-target", target)];
-                    served.send(&format!("{method} /"), &headers, b"{\"\":0}").await
-                }
-                None => {
-                    let line = format!("{method} {}", path.replace("{name}", "none"));
-                    served.send(&line, &[("host", "localhost")], b"").await
-                }
+            let answer = if let Some(target) = path.strip_prefix("/#") {
+                let headers = [("host", "localhost"), ("x-amz-target", target)];
+                served.send(&format!("{method} /"), &headers, b"{\"\":0}").await
+            } else {
+                let line = format!("{method} {}", path.replace("{name}", "none"));
+                served.send(&line, &[("host", "localhost")], b"").await
             };
             assert_ne!(answer.header("x-amzn-errortype"), "unknownoperationexception", "{path}: {answer:?}");
         }
