@@ -108,7 +108,6 @@ CREATE TABLE attempts (
     number          BIGINT NOT NULL,
     executor_id     TEXT NOT NULL,
     state           TEXT NOT NULL CONSTRAINT attempts_state_known CHECK (state IN ('Inserted', 'Ended', 'Removed')),
-    handle          TEXT,
     stop_requested  BIGINT NOT NULL CONSTRAINT attempts_stop_flag CHECK (stop_requested IN (0, 1)),
     end_record      TEXT,
     inserted_at     BIGINT NOT NULL,

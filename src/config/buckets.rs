@@ -91,6 +91,11 @@ impl Bucket {
                 "the endpoint {endpoint} of the bucket {name} does not begin with http:// or https://"
             ));
         }
+        if endpoint.contains('@') {
+            return Some(format!(
+                "the endpoint of the bucket {name} has a user in it: write access_key_id and secret_access_key instead"
+            ));
+        }
         let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if name != "*" && (name.is_empty() || name.starts_with('.') || !name.chars().all(known)) {
             return Some(format!("{name:?} is no bucket's name: write it without s3://, or * for every other bucket"));

@@ -158,7 +158,8 @@ impl Db {
     }
 
     /// Runs `work`, one SELECT, outside a transaction: by itself it sees one snapshot, and beginning and ending a
-    /// transaction would cost more than it does. Further statements would each see a later snapshot.
+    /// transaction would cost more than it does. Further statements each see a later snapshot, so they must not need to
+    /// agree.
     pub async fn glance<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send,

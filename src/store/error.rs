@@ -126,31 +126,3 @@ pub enum StoreError {
         source: sqlx::Error,
     },
 }
-
-impl StoreError {
-    /// Whether the same call may succeed later with nothing changed but the database's condition.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Busy
-            | Self::TimedOut { .. }
-            | Self::Closed
-            | Self::InUse { .. }
-            | Self::Commit { .. }
-            | Self::Database { .. } => true,
-            Self::NameTaken { .. }
-            | Self::QuotaUsed { .. }
-            | Self::LeaseLost { .. }
-            | Self::Inconsistent { .. }
-            | Self::Unstorable { .. }
-            | Self::WrongCursor { .. }
-            | Self::WrongSort { .. }
-            | Self::UnknownDatabase { .. }
-            | Self::InvalidUrl { .. }
-            | Self::File { .. }
-            | Self::NewerSchema { .. }
-            | Self::ForeignSchema { .. }
-            | Self::Panicked => false,
-        }
-    }
-}

@@ -196,6 +196,7 @@ impl Sqlite {
         let readers = if class == WriteClass::Api { &self.api_readers } else { &self.scheduling_readers };
         readers.acquire().await.map_err(|source| match source {
             sqlx::Error::PoolClosed => StoreError::Closed,
+            sqlx::Error::PoolTimedOut => StoreError::Busy,
             source => StoreError::Database { doing: "opening its file", source },
         })
     }
