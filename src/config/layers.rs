@@ -505,6 +505,13 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_holds_no_password() {
+        let (_folder, flags) = with_file("[[buckets]]\nname = \"b\"\nendpoint = \"http://me:s3cret@127.0.0.1:9\"\n");
+        let refused = Loaded::load(&flags, &Environment::default()).unwrap_err().to_string();
+        assert!(refused.contains("access_key_id") && !refused.contains("s3cret"), "{refused}");
+    }
+
+    #[test]
     fn what_is_shown_holds_no_password() {
         let environment = environment(&[("TUNESMITH_DATABASE_URL", "postgres://me:s3cret@db/t")]);
         let loaded = Loaded::load(&Flags::default(), &environment).unwrap();

@@ -179,6 +179,8 @@ impl Disk {
 
     fn turn(&self, identity: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds, or a long life would gather one for each content that ever was.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(identity.to_owned()).or_default())
     }
 

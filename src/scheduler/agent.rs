@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::domain::names::AttemptId;
 use crate::domain::status::AttemptState;
-use crate::executor::Observed;
+use crate::executor::{ExecutorError, Observed};
 use crate::scheduler::drive::{Drive, stopped_before_start};
 use crate::scheduler::report::{Report, record};
 use crate::scheduler::{Held, Inner, SchedulerError};
@@ -44,6 +44,8 @@ pub struct Agent {
     removals: JoinSet<Result<AttemptId, AttemptId>>,
     removed: HashSet<AttemptId>,
     orphans_due: Instant,
+    /// What the executor holds, while it is being asked: a daemon may take its time, and nothing else waits for it.
+    listing: Option<JoinHandle<Result<Vec<AttemptId>, ExecutorError>>>,
 }
 
 struct Driving {
@@ -64,6 +66,7 @@ impl Agent {
             removals: JoinSet::new(),
             removed: HashSet::new(),
             orphans_due: Instant::now(),
+            listing: None,
         }
     }
 
@@ -80,6 +83,9 @@ impl Agent {
         }
         for driving in self.driving.into_values() {
             driving.task.abort();
+        }
+        if let Some(listing) = self.listing {
+            listing.abort();
         }
     }
 
@@ -266,14 +272,20 @@ impl Agent {
 
     /// Removes attempts that the executor holds and no row knows: their training jobs were deleted.
     async fn remove_orphans(&mut self, rows: &[Attempt]) {
-        if Instant::now() < self.orphans_due {
-            return;
+        if self.listing.is_none() && Instant::now() >= self.orphans_due {
+            self.orphans_due = Instant::now() + ORPHANS_EVERY;
+            let executor = Arc::clone(&self.inner.parts.executor);
+            self.listing = Some(tokio::spawn(async move { executor.list().await }));
         }
-        self.orphans_due = Instant::now() + ORPHANS_EVERY;
-        let held = match self.inner.parts.executor.list().await {
-            Ok(held) => held,
-            Err(error) => {
+        let Some(listing) = self.listing.take_if(|listing| listing.is_finished()) else { return };
+        let held = match listing.await {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => {
                 tracing::warn!(error = crate::telemetry::chain(&error), "the executor's attempts could not be listed");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(error = crate::telemetry::chain(&error), "listing the executor's attempts panicked");
                 return;
             }
         };

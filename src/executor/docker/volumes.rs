@@ -176,6 +176,8 @@ impl Volumes {
 
     fn lock(&self, name: &str) -> Arc<Lock> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody holds, or a long life would gather one for each content that ever was.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1 || Arc::strong_count(&lock.used) > 1);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }
 
