@@ -150,7 +150,8 @@ impl Folder {
         serde_json::from_slice(&bytes).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))
     }
 
-    /// Writes the exit record: whole or not at all, and there after a power failure.
+    /// Writes the exit record: whole or not at all. A power failure right after it may take its name, and the attempt is
+    /// lost then.
     pub(in crate::executor) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
         let temporary = self.0.join("exit.tmp");
         let mut file = File::create(&temporary)?;
