@@ -3,7 +3,7 @@
 //! Invariant: a value is checked as soon as its layer is added, so that a complaint names the file and line, the
 //! variable or the flag that has to change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -216,6 +216,11 @@ impl Loaded {
             let why = format!("the image {} needs either a command or a docker_image", image.name);
             return Err(invalid("images", &why));
         }
+        let mut names = BTreeSet::new();
+        if let Some(image) = settings.images.iter().find(|image| image.name.is_empty() || !names.insert(&image.name)) {
+            let why = format!("the name {:?} is empty or stands twice", image.name);
+            return Err(invalid("images", &why));
+        }
         if let Some(fault) = settings.buckets.iter().find_map(Bucket::fault) {
             return Err(invalid("buckets", &fault));
         }
@@ -420,13 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_cannot_be_are_refused_by_key() {
+    fn what_cannot_be_is_refused_by_key() {
         for (text, key) in [
             ("[artifacts]\nmax_gib = 0", "artifacts.max_gib"),
             ("[artifacts]\nmax_files = 0", "artifacts.max_files"),
             ("[artifacts]\nmax_gib = 20000000000", "artifacts.max_gib"),
             ("[process]\nmax_disk_gib = 20000000000", "process.max_disk_gib"),
             ("[process]\nlog_cap_mib = 0", "process.log_cap_mib"),
+            ("[[images]]\nname = \"\"\ncommand = [\"a\"]", "images"),
+            ("[[images]]\nname = \"a\"\ncommand = [\"a\"]\n[[images]]\nname = \"a\"\ncommand = [\"b\"]", "images"),
         ] {
             let (_folder, flags) = with_file(text);
             let refused = Loaded::load(&flags, &Environment::default()).unwrap_err().to_string();

@@ -98,7 +98,11 @@ fn unknown_operation(name: &str) -> AwsError {
 
 /// Reads a whole body of at most `limit` bytes.
 async fn read_body(body: Body, limit: usize) -> Result<Bytes, AwsError> {
+    let announced = body.size_hint().lower();
     tokio::time::timeout(BODY_TIMEOUT, collect(body, limit)).await.unwrap_or_else(|_| {
+        if announced > limit as u64 {
+            return Err(too_large(limit));
+        }
         let text = format!("The request body did not arrive within {} seconds.", BODY_TIMEOUT.as_secs());
         Err(AwsError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", text))
     })
@@ -106,8 +110,8 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, AwsError> {
 
 async fn collect(mut body: Body, limit: usize) -> Result<Bytes, AwsError> {
     let announced = body.size_hint().lower();
-    let mut too_large = announced > limit as u64;
-    let mut kept = BytesMut::with_capacity(if too_large { 0 } else { usize::try_from(announced).unwrap_or(0) });
+    let mut is_too_large = announced > limit as u64;
+    let mut kept = BytesMut::with_capacity(if is_too_large { 0 } else { usize::try_from(announced).unwrap_or(0) });
     let mut read = 0;
     while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
         let frame = frame.map_err(|error| {
@@ -115,18 +119,19 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, AwsError> {
         })?;
         let Ok(data) = frame.into_data() else { continue };
         read += data.len();
-        too_large |= read > limit;
-        if !too_large {
+        is_too_large |= read > limit;
+        if !is_too_large {
             kept.extend_from_slice(&data);
         } else if read > limit.saturating_add(DRAINED_BYTES) {
             break;
         }
     }
-    if too_large {
-        let text = format!("The request body is larger than {limit} bytes. Send a smaller document.");
-        return Err(AwsError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text));
-    }
-    Ok(kept.freeze())
+    if is_too_large { Err(too_large(limit)) } else { Ok(kept.freeze()) }
+}
+
+fn too_large(limit: usize) -> AwsError {
+    let text = format!("The request body is larger than {limit} bytes. Send a smaller document.");
+    AwsError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException", text)
 }
 
 /// An operation without output answers with an empty body, as the service does.
@@ -144,8 +149,8 @@ mod tests {
     use super::*;
     use axum::body::HttpBody;
 
-    /// A client that announces a body and sends none of it.
-    struct Stalled;
+    /// A client that announces a body of so many bytes and sends none of it.
+    struct Stalled(u64);
 
     impl HttpBody for Stalled {
         type Data = Bytes;
@@ -157,12 +162,19 @@ mod tests {
         ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
             Poll::Pending
         }
+
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            hyper::body::SizeHint::with_exact(self.0)
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stalls_is_given_up() {
-        let error = read_body(Body::new(Stalled), 10).await.unwrap_err();
+        let error = read_body(Body::new(Stalled(10)), 10).await.unwrap_err();
         assert_eq!((error.status.as_u16(), error.code), (408, "RequestTimeoutException"));
+        // What it announced would have been refused whole.
+        let error = read_body(Body::new(Stalled(11)), 10).await.unwrap_err();
+        assert_eq!((error.status.as_u16(), error.code), (413, "RequestEntityTooLargeException"));
     }
 
     #[tokio::test]
